@@ -1,0 +1,195 @@
+"""Checkpoints: Orbax arrays with everything needed to use them beside them. Used by train, convert and the scorer.
+
+    DIR/tokenizer/                       the tokenizer's files, byte for byte
+    DIR/checkpoints/STEP/model           parameters
+    DIR/checkpoints/STEP/optimizer       moments and counters (training runs only)
+    DIR/checkpoints/STEP/meta            architecture, template hash, resolved config, versions (JSON)
+
+Arrays are always restored into our own abstract tree, so any mesh may read what any other wrote.
+"""
+
+import shutil
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import orbax.checkpoint as ocp
+from jax.sharding import Mesh
+
+from skyrm_jax.errors import UserError
+from skyrm_jax.models.architecture import Architecture
+from skyrm_jax.models.parameters import Params, abstract
+
+FORMAT = 1
+POOLING = "right-most token whose id is not pad_token_id"
+
+
+def versions() -> dict[str, str]:
+    """Versions of the packages that can change a number."""
+    found = {}
+    for name in ("skyrm-jax", "jax", "jaxlib", "flax", "transformers", "tokenizers"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+def metadata(architecture: Architecture, dtype: str, provenance: dict[str, Any]) -> dict[str, Any]:
+    """What is recorded beside the arrays."""
+    return {
+        "format": FORMAT,
+        "architecture": architecture.to_dict(),
+        "dtype": dtype,
+        "pooling": POOLING,
+        "versions": versions(),
+        **provenance,
+    }
+
+
+def manager(directory: Path, keep: int | None = None) -> ocp.CheckpointManager:
+    """Orbax's manager of the checkpoints of `directory`; saving is asynchronous, finishing atomic."""
+    options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
+    return ocp.CheckpointManager(
+        (directory / "checkpoints").absolute(), options=options, item_names=("model", "optimizer", "meta")
+    )
+
+
+def copy_tokenizer(source: Path, directory: Path) -> None:
+    """Copies the tokenizer's files beside the checkpoints, unless they are there."""
+    target = directory / "tokenizer"
+    if target.exists() or not source.is_dir():
+        return
+    partial = directory / "tokenizer.partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    for file in tokenizer_files(source):
+        shutil.copyfile(file, partial / file.name)
+    partial.rename(target)
+
+
+def tokenizer_files(folder: Path) -> list[Path]:
+    """The files of a model folder that make its tokenizer."""
+    known = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
+             "merges.txt", "tokenizer.model", "chat_template.jinja", "chat_template.json"}
+    return sorted(file for file in folder.iterdir() if file.name in known)
+
+
+def save_model(
+    directory: Path | str, params: Params, architecture: Architecture, tokenizer: Path, provenance: dict[str, Any]
+) -> None:
+    """Writes parameters alone, as step 0 of `directory`.
+
+    Raises:
+        UserError: `directory` holds checkpoints already.
+    """
+    directory = Path(directory)
+    if (directory / "checkpoints").exists():
+        raise UserError(f"{directory} holds checkpoints already; choose another folder or remove it")
+    copy_tokenizer(tokenizer, directory)
+    dtype = str(params["embed"].dtype)
+    with manager(directory) as writer:
+        writer.save(
+            0,
+            args=ocp.args.Composite(
+                model=ocp.args.StandardSave(params),
+                meta=ocp.args.JsonSave(metadata(architecture, dtype, provenance)),
+            ),
+        )
+        writer.wait_until_finished()
+
+
+@dataclass(frozen=True)
+class Located:
+    """A checkpoint of ours on disk."""
+
+    directory: Path
+    step: int
+    meta: dict[str, Any]
+
+    @property
+    def architecture(self) -> Architecture:
+        return Architecture.from_dict(self.meta["architecture"])
+
+    @property
+    def tokenizer(self) -> Path:
+        return self.directory / "tokenizer"
+
+
+def locate(path: Path | str) -> Located | None:
+    """The checkpoint at `path` (DIR: its newest; DIR/checkpoints/STEP: that one), or None if it is not one of ours.
+
+    Raises:
+        UserError: the folder is ours but holds no finished checkpoint, or one of another format.
+    """
+    path = Path(path)
+    step: int | None = None
+    if path.parent.name == "checkpoints" and path.name.isdigit():
+        path, step = path.parent.parent, int(path.name)
+    if not (path / "checkpoints").is_dir():
+        return None
+    with manager(path) as reader:
+        found = reader.all_steps()
+        if not found or (step is not None and step not in found):
+            raise UserError(f"{path}/checkpoints holds no finished checkpoint{'' if step is None else f' {step}'}; "
+                            f"finished: {sorted(found) or 'none'}")
+        step = max(found) if step is None else step
+        meta = reader.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
+    if meta.get("format") != FORMAT:
+        raise UserError(f"{path} step {step} has checkpoint format {meta.get('format')}; this version reads {FORMAT}")
+    return Located(path, step, meta)
+
+
+def restore_params(found: Located, mesh: Mesh | None = None, dtype: Any = None) -> Params:
+    """The parameters of a checkpoint, in `dtype` (default: as stored), sharded over `mesh`."""
+    dtype = jnp.dtype(dtype or found.meta["dtype"])
+    if mesh is None:
+        mesh = jax.make_mesh((1, 1, 1), ("data", "fsdp", "model"), devices=jax.local_devices()[:1],
+                             axis_types=(jax.sharding.AxisType.Auto,) * 3)
+    target = abstract(found.architecture, mesh, dtype)
+    with manager(found.directory) as reader:
+        return reader.restore(found.step, args=ocp.args.Composite(model=ocp.args.StandardRestore(target)))["model"]
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model in memory, wherever it came from."""
+
+    architecture: Architecture
+    params: Params
+    tokenizer: Path
+    meta: dict[str, Any]
+    source: str
+
+
+def load_model(source: Path | str, mesh: Mesh | None = None, dtype: Any = None) -> LoadedModel:
+    """Loads `source`: our checkpoint, a Hugging Face folder, or a Hub id, with no conversion by hand.
+
+    Args:
+        source: what a command's `--checkpoint` takes.
+        mesh: where the parameters go; default one device.
+        dtype: of the parameters; default as stored.
+
+    Raises:
+        UserError: nothing usable is there.
+    """
+    found = locate(source)
+    if found is not None:
+        params = restore_params(found, mesh, dtype)
+        return LoadedModel(found.architecture, params, found.tokenizer, found.meta, str(source))
+    # Imported here: convert reads and writes checkpoints through this module.
+    from skyrm_jax.convert.hf import read_hf, resolve
+    from skyrm_jax.models.parameters import shardings
+
+    folder = resolve(str(source))
+    architecture, params, tokenizer = read_hf(folder)
+    if dtype is not None:
+        params = jax.tree.map(lambda x: x.astype(jnp.dtype(dtype)), params)
+    if mesh is not None:
+        params = jax.tree.map(jax.device_put, params, shardings(architecture, mesh))
+    else:
+        params = jax.tree.map(jnp.asarray, params)
+    return LoadedModel(architecture, params, tokenizer, {"source": str(source)}, str(source))

@@ -1,0 +1,178 @@
+"""The configuration of a training run: frozen dataclasses, read from strict YAML with command-line overrides.
+
+Every field here is read by the program. Paths in `data` are relative to `data.root` when that is given.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from jsonargparse import ArgumentParser
+
+from skyrm_jax.errors import UserError
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where comparisons come from and how they become rows.
+
+    Args:
+        sources: files to prepare (jsonl, jsonl.gz, json, parquet).
+        root: folder that relative sources start from.
+        form: shape of the records; `auto` detects it.
+        store: tokenised store; made from `sources` when it is not there. Default: `store` inside `run.out`.
+        tokenizer: folder or Hub id; default: the one of `model.base`.
+        template: a chat template file, or a built-in name, instead of the tokenizer's own.
+        max_tokens: longest conversation.
+        over_long: what happens to longer ones.
+        held_out: comparisons held out by prompt: a share below 1, or a number of comparisons.
+        max_bad_share: stop when more than this share of records is bad.
+        row_tokens: length of a row, at least `max_tokens`.
+        rows: rows of a micro-batch over all devices; a multiple of the data shards.
+        prefetch: steps read ahead.
+        workers: loader processes; 0 reads in threads of this one.
+    """
+
+    sources: list[str] = field(default_factory=list)
+    root: str | None = None
+    form: str = "auto"
+    store: str | None = None
+    tokenizer: str | None = None
+    template: str | None = None
+    max_tokens: int = 16384
+    over_long: Literal["drop", "truncate_left", "truncate_right"] = "drop"
+    held_out: float = 0.02
+    max_bad_share: float = 0.05
+    row_tokens: int = 16384
+    rows: int = 1
+    prefetch: int = 2
+    workers: int = 0
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What is trained.
+
+    Args:
+        base: our checkpoint, an HF folder or a Hub id to start from; a causal LM gets a fresh head.
+        architecture: instead of `base`: an HF `config.json` path, or its contents, for a random start. `vocab_size` and
+            `pad_token_id` may be left out: the tokenizer says.
+        compute_dtype: dtype of matrix operands; accumulation, norms, softmax and loss are fp32 always.
+        remat: what a layer keeps for its backward pass.
+        attention: attention backend.
+    """
+
+    base: str | None = None
+    architecture: str | dict[str, Any] | None = None
+    compute_dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    remat: Literal["full", "none"] = "full"
+    attention: str = "auto"
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """AdamW and its learning rate.
+
+    Args:
+        batch: N, comparisons per step; exact, whatever the hardware.
+        learning_rate: peak.
+        schedule: after the warm-up.
+        warmup: share of all steps (below 1) or number of steps over which the rate rises from zero.
+        final: for `linear` and `cosine`: the last rate as a share of the peak.
+        clip: global gradient norm bound; 0 turns it off.
+    """
+
+    batch: int = 256
+    learning_rate: float = 3e-6
+    schedule: Literal["constant", "linear", "cosine"] = "constant"
+    warmup: float = 0.03
+    final: float = 0.0
+    weight_decay: float = 0.001
+    b1: float = 0.9
+    b2: float = 0.999
+    eps: float = 1e-8
+    clip: float = 1.0
+
+
+@dataclass(frozen=True)
+class MeshConfig:
+    """Sizes of the mesh axes; one may be -1, whatever is left."""
+
+    data: int = 1
+    fsdp: int = -1
+    model: int = 1
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One run.
+
+    Args:
+        out: folder of checkpoints, metrics and plots.
+        epochs: passes over the training comparisons.
+        steps: stop after this many steps; 0: when the epochs are done.
+        seed: of the schedule, the held-out split and the fresh parameters.
+        evaluate_every: steps between held-out evaluations; 0: only at the end.
+        checkpoint_every: steps between checkpoints; 0: only at the end.
+        keep: newest checkpoints kept.
+    """
+
+    out: str = "runs/default"
+    epochs: int = 1
+    steps: int = 0
+    seed: int = 0
+    log_every: int = 1
+    evaluate_every: int = 0
+    checkpoint_every: int = 0
+    keep: int = 2
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything `skyrm_jax.train` reads."""
+
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    mesh: MeshConfig = field(default_factory=MeshConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+    def __post_init__(self) -> None:
+        d, o, r = self.data, self.optimizer, self.run
+        for name, bad, rule in [
+            ("data.row_tokens", d.row_tokens < d.max_tokens, f"must be at least data.max_tokens ({d.max_tokens})"),
+            ("data.max_tokens", d.max_tokens < 2, "must be at least 2"),
+            ("data.rows", d.rows < 1, "must be at least 1"),
+            ("data.held_out", d.held_out < 0, "must not be negative"),
+            ("optimizer.batch", o.batch < 1, "must be at least 1"),
+            ("optimizer.learning_rate", o.learning_rate <= 0, "must be positive"),
+            ("optimizer.warmup", o.warmup < 0, "must not be negative"),
+            ("optimizer.final", not 0 <= o.final <= 1, "must be a share of the peak, 0 to 1"),
+            ("run.epochs", r.epochs < 1, "must be at least 1"),
+            ("run.keep", r.keep < 1, "must be at least 1"),
+        ]:
+            if bad:
+                raise UserError(f"{name} {rule}")
+        if (self.model.base is None) == (self.model.architecture is None):
+            raise UserError("give exactly one of model.base (start from a checkpoint) and model.architecture (random start)")
+        if not d.sources and d.store is None:
+            raise UserError("give data.sources (files to prepare) or data.store (an already prepared store)")
+
+    @property
+    def store(self) -> Path:
+        """Where the tokenised store is, or will be."""
+        return Path(self.data.store) if self.data.store else Path(self.run.out) / "store"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain nested values, as recorded beside checkpoints."""
+        return asdict(self)
+
+
+def parse_train_config(argv: Sequence[str] | None = None) -> TrainConfig:
+    """TrainConfig from `--config FILE` and overrides such as `--optimizer.batch 64`; unknown keys are errors."""
+    parser = ArgumentParser(prog="skyrm train", description="Train a reward model.")
+    parser.add_argument("--config", action="config", help="YAML file; arguments after it override it")
+    parser.add_class_arguments(TrainConfig)
+    read = parser.instantiate(parser.parse_args(argv))
+    return TrainConfig(read.data, read.model, read.optimizer, read.mesh, read.run)

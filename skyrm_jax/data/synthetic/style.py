@@ -1,0 +1,41 @@
+"""Style lures: a flashy wrong answer beside a plain right one, and as often a plain wrong one beside a flashy right one."""
+
+from collections.abc import Collection, Mapping
+
+from skyrm_jax.data.synthetic.draw import Draw
+from skyrm_jax.data.synthetic.task import FLASHY, PLAIN, Draft, Family, Task
+from skyrm_jax.data.synthetic.words import NAMES
+
+OPPOSITES = (
+    ("hot", "cold"), ("big", "small"), ("fast", "slow"), ("up", "down"), ("wet", "dry"), ("open", "closed"),
+    ("day", "night"), ("old", "new"), ("rich", "poor"), ("hard", "soft"), ("full", "empty"), ("loud", "quiet"),
+)  # fmt: skip
+OPPOSITE = dict(OPPOSITES) | {b: a for a, b in OPPOSITES}
+
+
+def _opposite(draw: Draw) -> Draft:
+    word, *others = draw.sample(tuple(OPPOSITE), 4)
+    right = OPPOSITE[word]
+    return Draft({"word": word, "name": draw.pick(NAMES)}, [right], [w for w in others if w != right])
+
+
+def _solve(slots: Mapping[str, str]) -> Collection[str]:
+    return (OPPOSITE[slots["word"]],)
+
+
+STYLE = Family(
+    "style",
+    (
+        Task(
+            (
+                "{name} asks for the opposite of {word}.",
+                "What is the opposite of {word}, dear {name}?",
+                "{name} says {word}. Say the opposite.",
+            ),
+            _opposite,
+            _solve,
+            PLAIN + FLASHY,
+        ),
+    ),
+    lures=True,
+)

@@ -1,0 +1,127 @@
+"""The decoder of Qwen3 and Llama: one body whose differences are facts of the `Architecture`.
+
+Axis letters: B rows, T tokens in a row, D hidden, F mlp, H query heads, G kv heads, E head_dim, L layers, V vocabulary.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float, Int
+
+from skyrm_jax import attention
+from skyrm_jax.models.architecture import Architecture
+from skyrm_jax.models.linear import matmul
+from skyrm_jax.models.parameters import Params
+from skyrm_jax.models.rope import inv_freq
+from skyrm_jax.models.sharding import ROW_AXES
+
+REMAT_POLICIES: dict[str, Any] = {
+    "full": jax.checkpoint_policies.nothing_saveable,
+    "none": jax.checkpoint_policies.everything_saveable,
+}
+"""What a layer keeps for its backward pass: `full` recomputes everything, `none` keeps everything."""
+
+
+def rms_norm(x: Float[Array, "... D"], weight: Float[Array, "D"], eps: float) -> Float[Array, "... D"]:
+    """x / sqrt(mean(x^2) + eps) * weight, in fp32."""
+    x = x.astype(jnp.float32)
+    return x * jax.lax.rsqrt(jnp.mean(x * x, -1, keepdims=True) + eps) * weight.astype(jnp.float32)
+
+
+def rotary_table(
+    positions: Int[Array, "B T"], architecture: Architecture
+) -> tuple[Float[Array, "B T 1 E"], Float[Array, "B T 1 E"]]:
+    """cos and sin of the RoPE angles in fp32, for both halves of a head."""
+    frequencies = jnp.asarray(inv_freq(architecture.rope, architecture.head_dim))
+    angles = positions[..., None].astype(jnp.float32) * frequencies
+    angles = jnp.concatenate([angles, angles], -1)[:, :, None, :]
+    return jnp.cos(angles), jnp.sin(angles)
+
+
+def rotate(x: Float[Array, "B T N E"], cos: Array, sin: Array) -> Float[Array, "B T N E"]:
+    """Rotary position embedding in the half-split form of transformers (`rotate_half`)."""
+    first, second = jnp.split(x, 2, -1)
+    return x * cos + jnp.concatenate([-second, first], -1) * sin
+
+
+class Layer(nnx.Module):
+    """One decoder layer, or all of them stacked on the parameters' axis 0."""
+
+    def __init__(self, params: Params):
+        for name, value in params.items():
+            setattr(self, name, nnx.Param(value))
+
+    def attend(self, x: Array, mask: attention.Mask, cos: Array, sin: Array, model: "Decoder") -> Array:
+        """Self-attention under the tree mask: [B, T, D] normed fp32 -> [B, T, D] fp32."""
+        a, dtype = model.architecture, model.compute_dtype
+        B, T, _ = x.shape
+        q = matmul(x, self.q[...], dtype).reshape(B, T, a.heads, a.head_dim)
+        k = matmul(x, self.k[...], dtype).reshape(B, T, a.kv_heads, a.head_dim)
+        v = matmul(x, self.v[...], dtype).reshape(B, T, a.kv_heads, a.head_dim)
+        if a.qk_norm:
+            q = rms_norm(q, self.q_norm[...], a.rms_eps)
+            k = rms_norm(k, self.k_norm[...], a.rms_eps)
+        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        out = model.attention.attend(q.astype(dtype), k.astype(dtype), v.astype(dtype), mask)
+        return matmul(out.reshape(B, T, -1), self.o[...], dtype)
+
+    def feed_forward(self, x: Array, dtype: Any) -> Array:
+        """SwiGLU: down(silu(gate(x)) * up(x))."""
+        gate, up = matmul(x, self.gate[...], dtype), matmul(x, self.up[...], dtype)
+        return matmul(jax.nn.silu(gate) * up, self.down[...], dtype)
+
+    def __call__(self, x: Array, mask: attention.Mask, cos: Array, sin: Array, model: "Decoder") -> Array:
+        eps, dtype = model.architecture.rms_eps, model.compute_dtype
+        with jax.named_scope("attention"):
+            h = rms_norm(x, self.attention_norm[...], eps)
+            x = (x + self.attend(h, mask, cos, sin, model)).astype(dtype)
+        with jax.named_scope("mlp"):
+            h = rms_norm(x, self.mlp_norm[...], eps)
+            x = (x + self.feed_forward(h, dtype)).astype(dtype)
+        return x
+
+
+class Decoder(nnx.Module):
+    """Embedding and stacked layers. The final norm belongs to whoever reads the hidden states."""
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        params: Params,
+        compute_dtype: Any,
+        remat: str = "full",
+        backend: str = "auto",
+    ):
+        self.architecture = architecture
+        self.compute_dtype = jnp.dtype(compute_dtype)
+        self.remat = remat
+        self.attention = attention.backend(backend)
+        self.embed = nnx.Param(params["embed"])
+        self.layers = Layer(params["layers"])
+
+    def __call__(
+        self, tokens: Int[Array, "B T"], positions: Int[Array, "B T"], end: Int[Array, "B T"]
+    ) -> Float[Array, "B T D"]:
+        """Hidden states before the final norm, in the compute dtype. `end` is the tree mask (see attention)."""
+        mask = self.attention.prepare(end)
+        cos, sin = rotary_table(positions, self.architecture)
+        x = self.embed[...][tokens].astype(self.compute_dtype)
+        x = _constrain(x)
+
+        def body(x: Array, layer: Layer) -> tuple[Array, None]:
+            return _constrain(layer(x, mask, cos, sin, self)), None
+
+        # prevent_cse is for remat outside of scan; inside it only hinders fusion.
+        checkpointed = jax.checkpoint(body, policy=REMAT_POLICIES[self.remat], prevent_cse=False)
+        x, _ = jax.lax.scan(checkpointed, x, self.layers)
+        return x
+
+
+def _constrain(x: Array) -> Array:
+    """Activations are spread by row; without a mesh there is nothing to say."""
+    if jax.sharding.get_abstract_mesh().empty:
+        return x
+    return jax.lax.with_sharding_constraint(x, P(ROW_AXES, None, None))

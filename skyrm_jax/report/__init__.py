@@ -1,0 +1,1 @@
+"""Plots and terminal tables shared by training, evaluation and curation."""

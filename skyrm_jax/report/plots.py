@@ -1,0 +1,114 @@
+"""The plots of a run: loss and accuracy over training, and the best-of-N curve."""
+
+import json
+from math import log
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
+
+from skyrm_jax.errors import UserError
+from skyrm_jax.eval.heldout import Curve
+from skyrm_jax.report.style import BLACK, BLUE, GREEN, GREY, ORANGE, canvas
+
+Series = tuple[np.ndarray, np.ndarray]  # steps i64[n], values f64[n]
+
+
+def training_plot(metrics: str | Path, path: str | Path, title: str = "") -> None:
+    """Draws loss and accuracy over steps from a metrics.jsonl to the image `path`.
+
+    Records hold `step` and any of loss, accuracy, held_out_loss, held_out_accuracy (accuracies in 0 ... 1).
+    Where a step occurs again (a resumed run) its last record counts. Raises UserError if the file holds no
+    such record.
+    """
+    metrics = Path(metrics)
+    records = read_metrics(metrics)
+    loss, accuracy = series(records, "loss"), series(records, "accuracy")
+    if not len(loss[0]) and not len(series(records, "held_out_loss")[0]):
+        raise UserError(
+            f"{metrics}: no record with `step` and `loss`: give the metrics.jsonl of a training run"
+        )
+    with canvas(Path(path), panels=2, width=10, height=4) as (figure, (left, right)):
+        if title:
+            figure.suptitle(title, x=0.01, ha="left", fontsize=11, color=BLACK)
+        _panel(left, loss, series(records, "held_out_loss"), "Bradley-Terry loss")
+        _guessing(left, log(2))
+        _panel(right, _percent(accuracy), _percent(series(records, "held_out_accuracy")), "Pair accuracy, %")
+        _guessing(right, 50.0)
+        # Below the panels, where no curve runs through it.
+        figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+
+
+def best_of_n_plot(curve: Curve, path: str | Path, title: str = "Best of N by reward") -> None:
+    """Draws a best-of-N curve with its interval, the oracle's and the random one to the image `path`."""
+    with canvas(Path(path), panels=1, width=6.4, height=4.4) as (figure, (axes,)):
+        axes.plot(
+            curve.n, curve.oracle, color=GREEN, linestyle="--", marker="^", markersize=4, label="oracle"
+        )
+        axes.fill_between(curve.n, curve.low, curve.high, color=BLUE, alpha=0.18, linewidth=0)
+        axes.plot(
+            curve.n, curve.reward, color=BLUE, marker="o", markersize=4, label="highest reward, 95 % interval"
+        )
+        axes.plot(curve.n, curve.random, color=GREY, linestyle=":", label="random")
+        axes.set_title(title)
+        axes.set_xlabel(f"up to N responses to pick from ({curve.comparisons:,} comparisons)")
+        axes.set_ylabel("picked a right response, %")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set_ylim(top=102)
+        figure.legend(loc="outside lower center", ncols=3)
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """The records of a metrics.jsonl. A last line cut short by a kill is left out; raises UserError for
+    other damage."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file: a training run writes its metrics.jsonl there")
+    lines = path.read_text(encoding="utf-8").splitlines()
+    records = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            records.append(json.loads(line))
+        except ValueError:
+            if number < len(lines):
+                raise UserError(f"{path}, line {number}: not JSON: remove the line") from None
+    return records
+
+
+def series(records: list[dict[str, float]], key: str) -> Series:
+    """Steps and values of the records that hold `key`, in order of step; a step's last record counts."""
+    last = {r["step"]: r[key] for r in records if r.get(key) is not None and "step" in r}
+    steps = sorted(last)
+    return np.array(steps, np.int64), np.array([last[s] for s in steps], np.float64)
+
+
+def smooth(values: np.ndarray, window: int) -> np.ndarray:
+    """f64[n]: the mean over the `window` values centred on each, fewer at the ends."""
+    kernel = np.ones(min(window, len(values)))
+    return np.convolve(values, kernel, "same") / np.convolve(np.ones(len(values)), kernel, "same")
+
+
+def _panel(axes: Axes, train: Series, held_out: Series, title: str) -> None:
+    steps, values = train
+    window = max(1, len(steps) // 15)
+    if len(steps):
+        if window > 1:
+            axes.plot(steps, values, color=BLUE, alpha=0.22, linewidth=1)
+            axes.plot(steps, smooth(values, window), color=BLUE, label=f"training, mean of {window} records")
+        else:
+            axes.plot(steps, values, color=BLUE, label="training")
+    if len(held_out[0]):
+        axes.plot(*held_out, color=ORANGE, marker="o", markersize=4, label="held out")
+    axes.set_title(title)
+    axes.set_xlabel("step")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+
+
+def _guessing(axes: Axes, value: float) -> None:
+    axes.axhline(value, color=GREY, linestyle=":", linewidth=1.5, label="guessing")
+
+
+def _percent(data: Series) -> Series:
+    return data[0], 100.0 * data[1]

@@ -1,0 +1,195 @@
+"""Comparisons -> rewards, over the mesh: the same packed rows and the same forward pass as training."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any, Literal
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+from jaxtyping import Float
+
+from skyrm_jax import checkpoint
+from skyrm_jax.chat import Chat, OverLong, Tree
+from skyrm_jax.comparison import Comparison
+from skyrm_jax.errors import RecordError, UserError
+from skyrm_jax.mesh import make_mesh, my_rows, replicated, row_shards, to_device
+from skyrm_jax.models.reward import RewardModel
+from skyrm_jax.packing import Piece, RowShape, assemble, cut, leaf_slots, pack
+
+WINDOW = 1024
+"""Comparisons tokenised and packed together."""
+
+_SMALLEST_ROW = 512
+
+
+class Scorer:
+    """A reward model ready to score. Make one with `Scorer.load`.
+
+    Args:
+        loaded: architecture, parameters (on `mesh`) and tokenizer.
+        chat: its template.
+        mesh: the devices.
+        max_tokens: longest conversation; longer ones lose the same prompt tokens in all responses, counted in `counts`.
+        row_tokens: longest row; None: `max_tokens`.
+        dtype: of matrix operands.
+        attention: attention backend.
+    """
+
+    def __init__(
+        self,
+        loaded: checkpoint.LoadedModel,
+        chat: Chat,
+        mesh: Mesh,
+        max_tokens: int = 16384,
+        row_tokens: int | None = None,
+        dtype: Literal["bfloat16", "float32"] = "bfloat16",
+        attention: str = "auto",
+    ):
+        self.loaded, self.chat, self.mesh = loaded, chat, mesh
+        self.max_tokens = max_tokens
+        self.row_tokens = max_tokens if row_tokens is None else row_tokens
+        self.dtype = dtype
+        if self.row_tokens < max_tokens:
+            raise UserError(f"row_tokens ({self.row_tokens}) must be at least max_tokens ({max_tokens})")
+        self.counts = {"comparisons": 0, "responses": 0, "truncated": 0, "tokens": 0, "unshared_tokens": 0}
+
+        def forward(params: Any, batch: dict[str, jax.Array]) -> jax.Array:
+            model = RewardModel(loaded.architecture, params, dtype, "none", attention)
+            return model(batch["tokens"], batch["positions"], batch["end"], batch["reward_index"])
+
+        self._forward = jax.jit(forward, out_shardings=replicated(mesh))
+
+    @classmethod
+    def load(
+        cls,
+        source: str,
+        *,
+        mesh: Mesh | None = None,
+        template: str | None = None,
+        max_tokens: int = 16384,
+        row_tokens: int | None = None,
+        dtype: Literal["bfloat16", "float32"] = "bfloat16",
+        attention: str = "auto",
+    ) -> "Scorer":
+        """Loads our checkpoint, a Hugging Face folder or a Hub id.
+
+        Raises:
+            UserError: nothing usable is there, or its tokenizer has no chat template and `template` is not given.
+        """
+        mesh = make_mesh() if mesh is None else mesh
+        loaded = checkpoint.load_model(source, mesh)
+        chat = Chat.load(loaded.tokenizer, loaded.architecture.pad_token_id, template)
+        return cls(loaded, chat, mesh, max_tokens, row_tokens, dtype, attention)
+
+    @property
+    def manifest(self) -> dict[str, Any]:
+        """Everything about this scorer that could change a number, and what it has counted so far."""
+        return {
+            "checkpoint": self.loaded.source,
+            "step": self.loaded.meta.get("step"),
+            "parameters": self.loaded.architecture.parameter_count(),
+            "compute_dtype": self.dtype,
+            "max_tokens": self.max_tokens,
+            "row_tokens": self.row_tokens,
+            "template_hash": self.chat.template_hash,
+            "tokenizer_hash": self.chat.tokenizer_hash,
+            "pad_token_id": self.chat.pad_token_id,
+            "pooling": checkpoint.POOLING,
+            "mesh": dict(self.mesh.shape),
+            "platform": jax.default_backend(),
+            **self.counts,
+        }
+
+    def score(
+        self, comparisons: Iterable[Comparison], progress: Callable[[int], None] | None = None
+    ) -> list[Float[np.ndarray, "K"]]:
+        """Rewards in fp32 of every response of every comparison, in order.
+
+        Args:
+            comparisons: anything iterable; read `WINDOW` at a time.
+            progress: called with the number of comparisons finished since the last call.
+
+        Raises:
+            RecordError: a conversation cannot be rendered or tokenised.
+        """
+        rewards: list[np.ndarray] = []
+        source = iter(comparisons)
+        while window := list(islice(source, WINDOW)):
+            trees = self._trees(window)
+            scored = self._score_trees(trees, progress)
+            rewards.extend(scored)
+            self.counts["comparisons"] += len(window)
+            self.counts["responses"] += sum(len(c.responses) for c in window)
+        return rewards
+
+    def _trees(self, window: Sequence[Comparison]) -> list[Tree]:
+        trees: list[Tree] = []
+        for comparison, tree in zip(window, self.chat.trees(window, self.max_tokens, "truncate_left"), strict=True):
+            if isinstance(tree, OverLong):
+                # The prompt is too short to give enough: cut the ends, rather than drop the comparison.
+                tree = self.chat.tree(comparison, self.max_tokens, "truncate_right")
+            if isinstance(tree, RecordError):
+                raise RecordError(tree.field, tree.reason, tree.remedy, f"comparison {comparison.id!r}: {tree.detail}")
+            trees.append(tree)
+            self.counts["truncated"] += tree.truncated > 0
+            self.counts["tokens"] += len(tree.tokens)
+            self.counts["unshared_tokens"] += tree.conversation_tokens
+        return trees
+
+    def _score_trees(self, trees: Sequence[Tree], progress: Callable[[int], None] | None) -> list[np.ndarray]:
+        tokens = min(self.row_tokens, _power_of_two(max(_SMALLEST_ROW, *(len(tree.tokens) for tree in trees))))
+        pieces: list[Piece] = []
+        for number, tree in enumerate(trees):
+            if len(tree.tokens) <= tokens:
+                pieces.append(Piece(number, len(tree.tokens), range(len(tree.reward_index)), 0))
+            else:
+                pieces.extend(cut(number, tree, 0, tokens))
+        most = max(sum(p.comparison == n for p in pieces) for n in {p.comparison for p in pieces})
+        shards = row_shards(self.mesh)
+        shape = RowShape(
+            rows=shards * -(-most // shards),
+            tokens=tokens,
+            leaves=_power_of_two(max(tokens // 64, *(len(p.leaves) for p in pieces))),
+            pairs=1,
+        )
+        return self._run(trees, pieces, shape, progress)
+
+    def _run(
+        self,
+        trees: Sequence[Tree],
+        pieces: Sequence[Piece],
+        shape: RowShape,
+        progress: Callable[[int], None] | None,
+    ) -> list[np.ndarray]:
+        mine = my_rows(self.mesh, shape.rows)
+        whole = {number: (tree, ()) for number, tree in enumerate(trees)}
+        rewards: list[np.ndarray] = [np.empty(0, np.float32)] * len(trees)
+        for plan, values in self._forward_all(pieces, whole, shape, mine):
+            flat = np.asarray(values).reshape(-1)
+            slots = leaf_slots(plan, pieces, shape)
+            finished = {number for number, _ in slots}
+            for number in finished:
+                rewards[number] = np.array([flat[slots[number, leaf]] for leaf in trees[number].leaf.tolist()], np.float32)
+            if progress is not None:
+                progress(len(finished))
+        return rewards
+
+    def _forward_all(
+        self, pieces: Sequence[Piece], trees: Any, shape: RowShape, mine: Sequence[int]
+    ) -> Iterator[tuple[list[list[int]], jax.Array]]:
+        """Each micro-batch's plan and rewards; the next is already running while one is read."""
+        waiting: tuple[list[list[int]], jax.Array] | None = None
+        with jax.set_mesh(self.mesh):
+            for plan in pack(pieces, shape):
+                arrays = assemble(plan, pieces, trees, shape, mine, self.chat.pad_token_id or 0).arrays()
+                now = plan, self._forward(self.loaded.params, to_device(self.mesh, arrays))
+                if waiting is not None:
+                    yield waiting
+                waiting = now
+        if waiting is not None:
+            yield waiting
+
+
+def _power_of_two(n: int) -> int:
+    return 1 << max(0, n - 1).bit_length()

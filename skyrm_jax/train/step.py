@@ -1,0 +1,103 @@
+"""The compiled programs of a training step.
+
+A step is as many micro-batches as its batch needs: `first` and `add` accumulate gradients in fp32, `update` applies
+them. The divisor is known from the schedule before the step, so how a batch is cut cannot change its loss.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+from jaxtyping import Array, Float
+
+from skyrm_jax.config import ModelConfig
+from skyrm_jax.mesh import replicated
+from skyrm_jax.models.architecture import Architecture
+from skyrm_jax.models.parameters import Params, abstract, shardings
+from skyrm_jax.models.reward import RewardModel
+from skyrm_jax.train.loss import Metrics, bradley_terry
+
+
+class TrainState(NamedTuple):
+    """What an update changes; all of it fp32."""
+
+    params: Params
+    moments: optax.OptState
+
+
+class Accumulated(NamedTuple):
+    """Sums over the micro-batches of a step so far."""
+
+    gradients: Params
+    loss: Float[Array, ""]
+    metrics: Metrics
+
+
+@dataclass(frozen=True)
+class StepPrograms:
+    """The jitted functions of a run; a micro-batch is the dict of `MicroBatch.arrays`, spread over the mesh by row."""
+
+    first: Callable[[Params, dict[str, Array], Array], Accumulated]
+    add: Callable[[Accumulated, Params, dict[str, Array], Array], Accumulated]
+    update: Callable[[TrainState, Accumulated], tuple[TrainState, Metrics]]
+    evaluate: Callable[[Params, dict[str, Array]], tuple[Array, Metrics]]
+
+
+def rewards(architecture: Architecture, config: ModelConfig, params: Params, batch: dict[str, Array]) -> Array:
+    """Rewards [B, S] of a micro-batch."""
+    model = RewardModel(architecture, params, config.compute_dtype, config.remat, config.attention)
+    return model(batch["tokens"], batch["positions"], batch["end"], batch["reward_index"])
+
+
+def step_programs(
+    architecture: Architecture, config: ModelConfig, optimizer: optax.GradientTransformation, mesh: Mesh
+) -> StepPrograms:
+    """Builds the programs; they compile at first use."""
+    sharded, whole = shardings(architecture, mesh), replicated(mesh)
+
+    def loss(params: Params, batch: dict[str, Array], divisor: Any) -> tuple[Array, Metrics]:
+        total, metrics = bradley_terry(rewards(architecture, config, params, batch), batch)
+        return total / divisor, metrics
+
+    def first(params: Params, batch: dict[str, Array], divisor: Array) -> Accumulated:
+        (value, metrics), gradients = jax.value_and_grad(loss, has_aux=True)(params, batch, divisor)
+        return Accumulated(gradients, value, metrics)
+
+    def add(sums: Accumulated, params: Params, batch: dict[str, Array], divisor: Array) -> Accumulated:
+        return jax.tree.map(jnp.add, sums, first(params, batch, divisor))
+
+    def update(state: TrainState, sums: Accumulated) -> tuple[TrainState, Metrics]:
+        updates, moments = optimizer.update(sums.gradients, state.moments, state.params)
+        metrics = {**sums.metrics, "loss": sums.loss, "gradient_norm": optax.global_norm(sums.gradients)}
+        return TrainState(optax.apply_updates(state.params, updates), moments), metrics
+
+    def evaluate(params: Params, batch: dict[str, Array]) -> tuple[Array, Metrics]:
+        return loss(params, batch, 1.0)
+
+    sums = Accumulated(sharded, whole, whole)
+    state = TrainState(sharded, moment_shardings(optimizer, architecture, mesh))
+    return StepPrograms(
+        first=jax.jit(first, out_shardings=sums),
+        add=jax.jit(add, donate_argnums=0, out_shardings=sums),
+        update=jax.jit(update, donate_argnums=(0, 1), out_shardings=(state, whole)),
+        evaluate=jax.jit(evaluate, out_shardings=whole),
+    )
+
+
+def moment_shardings(optimizer: optax.GradientTransformation, architecture: Architecture, mesh: Mesh) -> Any:
+    """Shardings of the optimiser state: moments like their parameters, counters on every device."""
+    parameters = abstract(architecture, mesh)
+    like = shardings(architecture, mesh)
+    structure = jax.tree.structure(parameters)
+    state = jax.eval_shape(optimizer.init, parameters)
+
+    def is_parameter_tree(node: Any) -> bool:
+        return jax.tree.structure(node) == structure
+
+    return jax.tree.map(
+        lambda node: like if is_parameter_tree(node) else replicated(mesh), state, is_leaf=is_parameter_tree
+    )
