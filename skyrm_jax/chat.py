@@ -40,8 +40,7 @@ Policy = Literal["drop", "truncate_left", "truncate_right"]
 
 
 class OverLong(RecordError):
-    """A comparison with a conversation longer than `max_tokens` that the policy does not, or cannot,
-    shorten."""
+    """A conversation is longer than `max_tokens`, and the policy does not, or cannot, shorten it."""
 
     def __init__(self, longest: int, max_tokens: int) -> None:
         super().__init__(
@@ -56,8 +55,7 @@ class OverLong(RecordError):
 class Tree:
     """The K conversations of a comparison laid out depth first, the shared prefix once.
 
-    Token q attends to token k exactly when k <= q < end[k]; so the ancestors of token i are {k: k <= i <
-    end[k]}.
+    Token q attends to token k exactly when k <= q < end[k]: token i's ancestors are {k: k <= i < end[k]}.
 
     Attributes:
         tokens: ids.
@@ -84,8 +82,7 @@ class Tree:
 
 
 def build_tree(sequences: Sequence[Sequence[int]], pad_id: int | None, truncated: int = 0) -> Tree:
-    """The tree of K token sequences: their longest common prefix, then what follows it in each different
-    sequence.
+    """The tree of K token sequences: their longest common prefix, then the rest of each different one.
 
     Leaves are numbered by first appearance. Equal sequences are one leaf; a sequence that is the prefix
     itself is a leaf inside it. `reward_index` follows `pooled_index`. Raises ValueError if there is no
@@ -94,7 +91,7 @@ def build_tree(sequences: Sequence[Sequence[int]], pad_id: int | None, truncated
     if not sequences or not all(len(s) for s in sequences):
         raise ValueError("a tree needs at least one sequence, each of at least one token")
     leaves: dict[bytes, int] = {}
-    different: list[Int32[np.ndarray, "_"]] = []
+    different: list[np.ndarray] = []
     leaf = []
     for sequence in sequences:
         array = np.asarray(sequence, np.int32)
@@ -110,8 +107,7 @@ def build_tree(sequences: Sequence[Sequence[int]], pad_id: int | None, truncated
         tokens=np.concatenate([different[0][:shared]] + [s[shared:] for s in different]),
         end=np.repeat(np.r_[total, starts[1:]], np.r_[shared, np.diff(starts)]).astype(np.int32),
         positions=np.concatenate(
-            [np.arange(shared, dtype=np.int32)]
-            + [np.arange(shared, len(s), dtype=np.int32) for s in different]
+            [np.arange(shared, dtype=np.int32)] + [np.arange(shared, len(s), dtype=np.int32) for s in different]
         ),
         reward_index=np.where(pooled < shared, pooled, starts[:-1] + pooled - shared).astype(np.int32),
         leaf=np.array(leaf, np.int32),
@@ -142,17 +138,14 @@ def common_prefix(sequences: Sequence[Int32[np.ndarray, "_"]]) -> int:
     return shared
 
 
-def fit(
-    sequences: list[list[int]], max_tokens: int | None, policy: Policy, keep: int
-) -> tuple[list[list[int]], int]:
+def fit(sequences: list[list[int]], max_tokens: int | None, policy: Policy, keep: int) -> tuple[list[list[int]], int]:
     """The sequences of one comparison cut to `max_tokens`, and the tokens cut off the longest.
 
     `truncate_left` cuts the same tokens, of the shared prefix, from all sequences, but not the first `keep`
     (BOS); `truncate_right` cuts the end of each sequence alone.
 
     Raises:
-        OverLong: a sequence is too long and the policy is `drop`, or the shared prefix is too short to cut
-            from.
+        OverLong: a sequence is too long and the policy is `drop`, or the shared prefix is too short to cut.
     """
     longest = max(map(len, sequences))
     if max_tokens is None or longest <= max_tokens:
@@ -165,7 +158,7 @@ def fit(
     return [s[:keep] + s[keep + excess :] for s in sequences], excess
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Chat:
     """A tokenizer with a chat template and the rules by which rewards are read. Make one with `Chat.load`.
 
@@ -261,9 +254,7 @@ class Chat:
         data = Path(file).read_bytes() if file else self.tokenizer.backend_tokenizer.to_str().encode()
         return hashlib.sha256(data).hexdigest()
 
-    def _render(
-        self, conversations: Sequence[Sequence[Message]], **variables: Any
-    ) -> list[str | RecordError]:
+    def _render(self, conversations: Sequence[Sequence[Message]], **variables: Any) -> list[str | RecordError]:
         plain = [[{"role": m.role, "content": m.content} for m in messages] for messages in conversations]
         options = {
             "chat_template": self.template,
@@ -316,9 +307,7 @@ class Chat:
         probe = (Message("user", "a"), Message("assistant", "b"))
         text = self._render([probe])[0]
         if isinstance(text, RecordError):
-            raise UserError(
-                f"the chat template of {self.source} does not render a conversation: {text.detail}"
-            )
+            raise UserError(f"the chat template of {self.source} does not render a conversation: {text.detail}")
         written = self.tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids.count(bos)
         added = self.tokenizer.backend_tokenizer.encode("a", add_special_tokens=True).ids[:1] == [bos]
         return bos if bos is not None and (written == 1 or (written == 0 and added)) else None
@@ -342,9 +331,7 @@ def _load_tokenizer(source: str) -> Any:
         backend = tokenizer.backend_tokenizer
     except Exception as error:  # a broken file raises anything, a missing one OSError
         lines = str(error).strip().splitlines()
-        raise UserError(
-            f"tokenizer {source}: {lines[0] if lines else type(error).__name__}; {remedy}"
-        ) from error
+        raise UserError(f"tokenizer {source}: {lines[0] if lines else type(error).__name__}; {remedy}") from error
     backend.no_truncation()
     backend.no_padding()
     backend.encode_special_tokens = bool(getattr(tokenizer, "split_special_tokens", False))

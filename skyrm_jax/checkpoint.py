@@ -9,7 +9,7 @@ Arrays are always restored into our own abstract tree, so any mesh may read what
 """
 
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 
 from skyrm_jax.errors import UserError
 from skyrm_jax.models.architecture import Architecture
-from skyrm_jax.models.parameters import Params, abstract
+from skyrm_jax.models.parameters import Params, abstract, shardings
 
 FORMAT = 1
 POOLING = "right-most token whose id is not pad_token_id"
@@ -73,13 +73,26 @@ def copy_tokenizer(source: Path, directory: Path) -> None:
 
 def tokenizer_files(folder: Path) -> list[Path]:
     """The files of a model folder that make its tokenizer."""
-    known = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
-             "merges.txt", "tokenizer.model", "chat_template.jinja", "chat_template.json"}
+    known = {
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "special_tokens_map.json",
+        "added_tokens.json",
+        "vocab.json",
+        "merges.txt",
+        "tokenizer.model",
+        "chat_template.jinja",
+        "chat_template.json",
+    }
     return sorted(file for file in folder.iterdir() if file.name in known)
 
 
 def save_model(
-    directory: Path | str, params: Params, architecture: Architecture, tokenizer: Path, provenance: dict[str, Any]
+    directory: Path | str,
+    params: Params,
+    architecture: Architecture,
+    tokenizer: Path,
+    provenance: dict[str, Any],
 ) -> None:
     """Writes parameters alone, as step 0 of `directory`.
 
@@ -134,8 +147,10 @@ def locate(path: Path | str) -> Located | None:
     with manager(path) as reader:
         found = reader.all_steps()
         if not found or (step is not None and step not in found):
-            raise UserError(f"{path}/checkpoints holds no finished checkpoint{'' if step is None else f' {step}'}; "
-                            f"finished: {sorted(found) or 'none'}")
+            raise UserError(
+                f"{path}/checkpoints holds no finished checkpoint{'' if step is None else f' {step}'}; "
+                f"finished: {sorted(found) or 'none'}"
+            )
         step = max(found) if step is None else step
         meta = reader.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
     if meta.get("format") != FORMAT:
@@ -147,8 +162,12 @@ def restore_params(found: Located, mesh: Mesh | None = None, dtype: Any = None) 
     """The parameters of a checkpoint, in `dtype` (default: as stored), sharded over `mesh`."""
     dtype = jnp.dtype(dtype or found.meta["dtype"])
     if mesh is None:
-        mesh = jax.make_mesh((1, 1, 1), ("data", "fsdp", "model"), devices=jax.local_devices()[:1],
-                             axis_types=(jax.sharding.AxisType.Auto,) * 3)
+        mesh = jax.make_mesh(
+            (1, 1, 1),
+            ("data", "fsdp", "model"),
+            devices=jax.local_devices()[:1],
+            axis_types=(jax.sharding.AxisType.Auto,) * 3,
+        )
     target = abstract(found.architecture, mesh, dtype)
     with manager(found.directory) as reader:
         return reader.restore(found.step, args=ocp.args.Composite(model=ocp.args.StandardRestore(target)))["model"]
@@ -180,16 +199,21 @@ def load_model(source: Path | str, mesh: Mesh | None = None, dtype: Any = None) 
     if found is not None:
         params = restore_params(found, mesh, dtype)
         return LoadedModel(found.architecture, params, found.tokenizer, found.meta, str(source))
-    # Imported here: convert reads and writes checkpoints through this module.
-    from skyrm_jax.convert.hf import read_hf, resolve
-    from skyrm_jax.models.parameters import shardings
-
-    folder = resolve(str(source))
-    architecture, params, tokenizer = read_hf(folder)
+    loaded = load_hf(str(source))
+    params = loaded.params
     if dtype is not None:
         params = jax.tree.map(lambda x: x.astype(jnp.dtype(dtype)), params)
     if mesh is not None:
-        params = jax.tree.map(jax.device_put, params, shardings(architecture, mesh))
+        params = jax.tree.map(jax.device_put, params, shardings(loaded.architecture, mesh))
     else:
         params = jax.tree.map(jnp.asarray, params)
-    return LoadedModel(architecture, params, tokenizer, {"source": str(source)}, str(source))
+    return replace(loaded, params=params)
+
+
+def load_hf(source: str) -> LoadedModel:
+    """A Hugging Face folder or Hub id, its parameters as numpy arrays in the stored dtype."""
+    # Imported here: convert writes checkpoints through this module.
+    from skyrm_jax.convert.hf import read_hf, resolve
+
+    architecture, params, tokenizer = read_hf(resolve(source))
+    return LoadedModel(architecture, params, tokenizer, {"source": source}, source)

@@ -42,3 +42,7 @@ def dispatch(arguments: list[str] | None = None) -> None:
 def main() -> int:
     """Entry point of the console script: the exit code."""
     return run_command(dispatch)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -95,9 +95,7 @@ class Comparison:
     def check(self, training: bool) -> None:
         """Raises RecordError unless this can be scored and, with `training`, learned from."""
         if not any(message.role == "user" for message in self.prompt):
-            raise RecordError(
-                "prompt", "has no user turn", "a comparison needs a prompt shared by all its responses"
-            )
+            raise RecordError("prompt", "has no user turn", "a comparison needs a prompt shared by all its responses")
         if self.prompt[-1].role == "assistant":
             raise RecordError(
                 "prompt", "ends in an assistant turn", "move that turn to the beginning of every response"
@@ -125,9 +123,7 @@ class Comparison:
                 f"[{winner}, {loser}] of {count}",
             )
         if winner == loser:
-            raise RecordError(
-                "preferences", "prefers a response to itself", "remove that pair", f"[{winner}, {loser}]"
-            )
+            raise RecordError("preferences", "prefers a response to itself", "remove that pair", f"[{winner}, {loser}]")
         if not 0 <= preference.p <= 1:
             raise RecordError("preferences.p", "is not a probability", "give 0 to 1", str(preference.p))
         if not math.isfinite(preference.margin):
@@ -157,9 +153,7 @@ def parse(record: Mapping[str, Any], form: str = "auto") -> Comparison:
     field missing or of a wrong type; `Comparison.check` looks at what the values mean.
     """
     if not isinstance(record, Mapping):
-        raise RecordError(
-            "record", "is not an object", "give one JSON object per record", type(record).__name__
-        )
+        raise RecordError("record", "is not an object", "give one JSON object per record", type(record).__name__)
     if form == "auto":
         form = detect(record)
     if form not in FORMS:
@@ -185,7 +179,7 @@ def detect(record: Mapping[str, Any]) -> str:
         "record",
         f"has the fields of no known form ({', '.join(FORMS)})",
         NATIVE,
-        f"fields {', '.join(sorted(map(str, record))) or 'none'}",
+        f"fields {sorted(map(str, record))!r:.200}",
     )
 
 
@@ -263,16 +257,12 @@ def _alpaca_eval(record: Mapping[str, Any]) -> Comparison:
     if score is None:
         score = 1.5
     if not _number(score) or not (1 <= score <= 2 or score == 0):
-        raise RecordError(
-            "preference", "is not between 1 and 2", "give 1 to 2, or null for a tie", repr(score)
-        )
+        raise RecordError("preference", "is not between 1 and 2", "give 1 to 2, or null for a tie", repr(score))
     tie = score in (0, 1.5)
     winner = int(score > 1.5)
     return Comparison(
         (Message("user", _text("instruction", _field(record, "instruction"))),),
-        tuple(
-            (Message("assistant", _text(name, _field(record, name))),) for name in ("output_1", "output_2")
-        ),
+        tuple((Message("assistant", _text(name, _field(record, name))),) for name in ("output_1", "output_2")),
         () if tie else (Preference(winner, 1 - winner),),
         **({"category": _name(record, "generator_2")} | {k: v for k, v in _names(record).items() if v}),
     )
@@ -349,20 +339,16 @@ def _message(field: str, i: int, value: Any) -> Message:
         raise RecordError(field, "holds a message that is not an object", NATIVE, f"message {i}")
     role, content = value.get("role"), value.get("content")
     if role not in ROLES:
-        raise RecordError(
-            f"{field}.role", "is not known", f"use {', '.join(ROLES)}", f"message {i}: {role!r}"
-        )
+        raise RecordError(f"{field}.role", "is not known", f"use {', '.join(ROLES)}", f"message {i}: {role!r:.80}")
     if content is None:
         raise RecordError(f"{field}.content", "is missing", "give a string", f"message {i}")
-    unread = [
-        name for name, v in value.items() if name not in ("role", "content") and v not in (None, "", [], {})
-    ]
+    unread = [name for name, v in value.items() if name not in ("role", "content") and v not in (None, "", [], {})]
     if unread:
         raise RecordError(
-            f"{field}.{unread[0]}",
-            "is a message field that is not read",
-            "put it into 'content'",
-            f"message {i}",
+            field,
+            "holds a message with a field that is not read",
+            "put it into 'content', or remove it",
+            f"message {i}: {unread[0]!r:.80}",
         )
     return Message(role, _text(f"{field}.content", content))
 
@@ -377,12 +363,11 @@ def _preference(i: int, value: Any) -> Preference:
         raise RecordError("preferences", "holds no pair", "give [winner, loser] pairs", f"entry {i}")
     unknown = set(value) - {"winner", "loser", "p", "margin", "weight"}
     if unknown:
-        raise RecordError(f"preferences.{min(unknown, key=str)}", "is not known", "remove it", f"entry {i}")
+        detail = f"entry {i}: {min(unknown, key=str)!r:.80}"
+        raise RecordError("preferences", "has a field that is not known", "remove it", detail)
     for name in ("winner", "loser"):
         if not isinstance(value.get(name), int) or isinstance(value[name], bool):
-            raise RecordError(
-                f"preferences.{name}", "is not the index of a response", "count from 0", f"entry {i}"
-            )
+            raise RecordError(f"preferences.{name}", "is not the index of a response", "count from 0", f"entry {i}")
     numbers = {name: v for name, v in value.items() if v is not None and name in ("p", "margin", "weight")}
     for name, v in numbers.items():
         if not _number(v):
@@ -390,24 +375,18 @@ def _preference(i: int, value: Any) -> Preference:
     try:
         return Preference(value["winner"], value["loser"], **{name: float(v) for name, v in numbers.items()})
     except OverflowError:
-        raise RecordError(
-            "preferences", "holds a number too large", "give a smaller one", f"entry {i}"
-        ) from None
+        raise RecordError("preferences", "holds a number too large", "give a smaller one", f"entry {i}") from None
 
 
 def _chosen(chosen: Any, count: int) -> list[Preference]:
     """Each chosen response is preferred to each of the others."""
     indexes = [chosen] if isinstance(chosen, int) else list(_list("chosen", chosen))
     if any(not isinstance(k, int) or isinstance(k, bool) or not 0 <= k < count for k in indexes):
-        raise RecordError(
-            "chosen", "names a response that is not there", "count responses from 0", repr(chosen)
-        )
+        raise RecordError("chosen", "names a response that is not there", "count responses from 0", repr(chosen))
     return [Preference(w, k) for w in dict.fromkeys(indexes) for k in range(count) if k not in indexes]
 
 
-def _split(
-    chosen: tuple[Message, ...], rejected: tuple[Message, ...], record: Mapping[str, Any]
-) -> Comparison:
+def _split(chosen: tuple[Message, ...], rejected: tuple[Message, ...], record: Mapping[str, Any]) -> Comparison:
     """Two whole conversations as a prompt, their longest common turns, and two responses.
 
     The prompt ends before an assistant turn, so that equal assistant turns stay in the responses.
@@ -423,9 +402,7 @@ def _split(
             "shares no prompt with 'chosen'",
             "both must begin with the same turns, up to a user turn",
         )
-    return Comparison(
-        chosen[:shared], (chosen[shared:], rejected[shared:]), (Preference(0, 1),), **_names(record)
-    )
+    return Comparison(chosen[:shared], (chosen[shared:], rejected[shared:]), (Preference(0, 1),), **_names(record))
 
 
 _TURN = re.compile(r"\n\n(Human|Assistant):")
@@ -434,9 +411,7 @@ _TURN = re.compile(r"\n\n(Human|Assistant):")
 def _dialogue(field: str, record: Mapping[str, Any]) -> tuple[Message, ...]:
     before, *turns = _TURN.split(_text(field, _field(record, field)))
     if before.strip() or not turns:
-        raise RecordError(
-            field, r"does not begin with '\n\nHuman: '", "name the right form, or add the 'prompt' field"
-        )
+        raise RecordError(field, r"does not begin with '\n\nHuman: '", "name the right form, or add the 'prompt' field")
     roles = {"Human": "user", "Assistant": "assistant"}
     # Blanks around a turn belong to the markers, not to what was said.
     return tuple(Message(roles[who], said.strip()) for who, said in zip(turns[::2], turns[1::2], strict=True))

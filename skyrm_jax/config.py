@@ -141,7 +141,11 @@ class TrainConfig:
     def __post_init__(self) -> None:
         d, o, r = self.data, self.optimizer, self.run
         for name, bad, rule in [
-            ("data.row_tokens", d.row_tokens < d.max_tokens, f"must be at least data.max_tokens ({d.max_tokens})"),
+            (
+                "data.row_tokens",
+                d.row_tokens < d.max_tokens,
+                f"must be at least data.max_tokens ({d.max_tokens})",
+            ),
             ("data.max_tokens", d.max_tokens < 2, "must be at least 2"),
             ("data.rows", d.rows < 1, "must be at least 1"),
             ("data.held_out", d.held_out < 0, "must not be negative"),
@@ -155,7 +159,9 @@ class TrainConfig:
             if bad:
                 raise UserError(f"{name} {rule}")
         if (self.model.base is None) == (self.model.architecture is None):
-            raise UserError("give exactly one of model.base (start from a checkpoint) and model.architecture (random start)")
+            raise UserError(
+                "give exactly one of model.base (start from a checkpoint) and model.architecture (random start)"
+            )
         if not d.sources and d.store is None:
             raise UserError("give data.sources (files to prepare) or data.store (an already prepared store)")
 

@@ -26,8 +26,9 @@ def make_mesh(data: int = 1, fsdp: int = -1, model: int = 1, devices: Sequence[j
     if -1 in sizes:
         sizes[sizes.index(-1)] = max(1, len(devices) // -int(np.prod(sizes)))
     if np.prod(sizes) != len(devices):
-        raise UserError(f"mesh {dict(zip(AXES, sizes, strict=True))} needs {np.prod(sizes)} devices, "
-                        f"but {len(devices)} are here")
+        raise UserError(
+            f"mesh {dict(zip(AXES, sizes, strict=True))} needs {np.prod(sizes)} devices, but {len(devices)} are here"
+        )
     return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
 
 

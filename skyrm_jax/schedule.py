@@ -68,8 +68,10 @@ class Schedule:
 
     def __post_init__(self) -> None:
         if len(self.ids) == 0:
-            raise UserError("there is nothing to train on: the store holds no training comparison. "
-                            "Check the preparation report, or lower data.held_out.")
+            raise UserError(
+                "there is nothing to train on: the store holds no training comparison. "
+                "Check the preparation report, or lower data.held_out."
+            )
         if self.batch < 1 or self.epochs < 1:
             raise UserError("optimizer.batch and run.epochs must be at least 1")
 

@@ -5,11 +5,11 @@ import gzip
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,14 +20,15 @@ from skyrm_jax.comparison import Comparison
 from skyrm_jax.data.quarantine import Quarantine
 from skyrm_jax.data.sources import read_comparisons
 from skyrm_jax.errors import UserError, run_command
-from skyrm_jax.eval.manifest import versions
+from skyrm_jax.eval import scoring
 from skyrm_jax.report.files import whole
 from skyrm_jax.report.tables import print_facts
 
-CHUNK = 4096  # comparisons scored, and held in memory, at a time
+CHUNK = 4096
+"""Comparisons scored, and held in memory, at a time."""
+
 SCHEMA = pa.schema(
     [
-        ("index", pa.int64()),
         ("id", pa.string()),
         ("source", pa.string()),
         ("category", pa.string()),
@@ -35,26 +36,21 @@ SCHEMA = pa.schema(
     ]
 )
 
-
-class Writer(Protocol):
-    """Takes the rows of the output, chunk by chunk."""
-
-    def __call__(self, rows: list[dict[str, Any]]) -> None: ...
+Row = dict[str, Any]
+Write = Callable[[list[Row]], None]
 
 
 def parser() -> argparse.ArgumentParser:
     """The options of the command."""
     p = argparse.ArgumentParser(
         prog="skyrm score",
-        description="Rewards for every response of a file of comparisons (prompt and responses).",
-        epilog="OUT.quarantine.jsonl takes bad records, with reasons; OUT.manifest.json says what made the rewards.",
+        description="Rewards for every response of a file of comparisons (prompts with responses).",
+        epilog="OUT.quarantine.jsonl takes bad records with reasons; OUT.manifest.json tells the origin.",
     )
     p.add_argument("input", metavar="IN", help="comparisons: .jsonl, .jsonl.gz, .json or .parquet")
     p.add_argument("output", metavar="OUT", type=Path, help="rewards: .jsonl, .jsonl.gz or .parquet")
-    p.add_argument("--checkpoint", required=True, help="our checkpoint, a Hugging Face directory or a Hub id")
-    p.add_argument("--form", default="auto", help="shape of the records (default: found out)")
-    p.add_argument("--max-tokens", type=int, default=16_384, help="longest conversation (default 16384)")
-    p.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16", help="of the matrices")
+    p.add_argument("--checkpoint", required=True, help="our checkpoint, a Hugging Face folder or a Hub id")
+    scoring.add_options(p)
     return p
 
 
@@ -63,54 +59,39 @@ def main(arguments: list[str] | None = None) -> None:
     args = parser().parse_args(arguments)
     output: Path = args.output
     if output.resolve() == Path(args.input).resolve():
-        raise UserError(f"{output}: OUT is IN: give another name, the input is not overwritten")
-    open_writer = writer_for(output)
-    quarantine = Quarantine(beside(output, ".quarantine.jsonl"))
-    comparisons = read_comparisons([args.input], form=args.form, training=False, quarantine=quarantine)
-    first = list(islice(comparisons, CHUNK))  # so that a wrong input is answered before the model is loaded
-    if not first:
-        raise UserError(f"{args.input}: no comparison in it")
+        raise UserError(f"{output}: OUT is IN, which is not overwritten: give another name")
+    opened = writer(output)
+    quarantine = Quarantine(beside(output, ".quarantine.jsonl"), args.max_bad_share)
+    comparisons = read_comparisons([args.input], args.form, training=False, quarantine=quarantine)
+    chunk = list(islice(comparisons, CHUNK))  # so that a wrong input is answered before the model is loaded
 
-    from skyrm_jax.scorer import Scorer  # imports JAX, which the checks above do not need
-
-    scorer = Scorer.load(args.checkpoint, max_tokens=args.max_tokens, dtype=args.dtype)
+    console = Console()
+    scorer = scoring.load_scorer(args)
     counts: Counter[str] = Counter()
-    with open_writer(output) as write:
-        for chunk in chunks(first, comparisons):
-            rewards = scorer.score(chunk)
-            write(rows(chunk, rewards, counts["comparisons"]))
-            counts.update(scorer.counts)
-            counts.update(comparisons=len(chunk), responses=sum(len(c.responses) for c in chunk))
-    facts = {"input": args.input, "counts": dict(counts), **scorer.manifest, "versions": versions()}
+    with opened as write:
+        while chunk:
+            rewards, counted = scoring.score(scorer, chunk, console, f"from {counts['comparisons']:,}")
+            counts.update(counted)
+            write(rows(chunk, rewards))
+            chunk = list(islice(comparisons, CHUNK))
+    facts = {**scoring.origin(scorer), **counts, "input": args.input, "bad_records": quarantine.bad}
     with whole(beside(output, ".manifest.json")) as temporary:
         temporary.write_text(json.dumps(facts, indent=2) + "\n")
-    console = Console()
-    print_facts(console, "Scored", {**counts, "dtype": args.dtype})
+    print_facts(console, "Scored", {**counts, "bad_records": quarantine.bad, "dtype": args.dtype})
     console.print(f"rewards in {output}", markup=False, highlight=False, soft_wrap=True)
 
 
-def chunks(first: list[Comparison], rest: Iterator[Comparison]) -> Iterator[list[Comparison]]:
-    """`first`, then the rest by CHUNK."""
-    chunk = first
-    while chunk:
-        yield chunk
-        chunk = list(islice(rest, CHUNK))
-
-
-def rows(
-    comparisons: Iterable[Comparison], rewards: Iterable[np.ndarray], start: int
-) -> list[dict[str, Any]]:
-    """Output rows: what names the comparison, its place among those scored, a reward for each response."""
+def rows(comparisons: Iterable[Comparison], rewards: Iterable[np.ndarray]) -> list[Row]:
+    """Output rows: what names a comparison, and a reward for each of its responses."""
     return [
         {
-            "index": start + i,
             "id": comparison.id,
             "source": comparison.source,
             "category": comparison.category,
             # The shortest text that reads back as the same float32.
             "rewards": [float(str(np.float32(value))) for value in reward],
         }
-        for i, (comparison, reward) in enumerate(zip(comparisons, rewards, strict=True))
+        for comparison, reward in zip(comparisons, rewards, strict=True)
     ]
 
 
@@ -119,33 +100,31 @@ def beside(path: Path, suffix: str) -> Path:
     return path.with_name(path.name + suffix)
 
 
-def writer_for(path: Path) -> Any:
+def writer(path: Path) -> AbstractContextManager[Write]:
     """The writer of the form that the name of `path` asks for. Raises UserError for another name."""
     if path.name.endswith((".jsonl", ".jsonl.gz")):
-        return write_jsonl
+        return write_jsonl(path)
     if path.suffix == ".parquet":
-        return write_parquet
+        return write_parquet(path)
     raise UserError(f"{path}: the name of OUT must end in .jsonl, .jsonl.gz or .parquet")
 
 
 @contextmanager
-def write_jsonl(path: Path) -> Iterator[Writer]:
-    """Writes rows as JSON lines, empty names left out."""
-    with whole(path) as temporary:
-        stream: IO[str]
-        opener = gzip.open if path.suffix == ".gz" else open
-        with opener(temporary, "wt", encoding="utf-8") as stream:
+def write_jsonl(path: Path) -> Iterator[Write]:
+    """Writes rows as JSON lines, gzipped if the name says so; empty names are left out."""
+    opener: Any = gzip.open if path.suffix == ".gz" else open
+    with whole(path) as temporary, opener(temporary, "wt", encoding="utf-8") as stream:
 
-            def write(rows: list[dict[str, Any]]) -> None:
-                for row in rows:
-                    kept = {name: value for name, value in row.items() if value != ""}
-                    stream.write(json.dumps(kept, ensure_ascii=False) + "\n")
+        def write(rows: list[Row]) -> None:
+            for row in rows:
+                kept = {name: value for name, value in row.items() if value != ""}
+                stream.write(json.dumps(kept, ensure_ascii=False) + "\n")
 
-            yield write
+        yield write
 
 
 @contextmanager
-def write_parquet(path: Path) -> Iterator[Writer]:
+def write_parquet(path: Path) -> Iterator[Write]:
     """Writes rows to parquet, a row group for each chunk."""
     with whole(path) as temporary, pq.ParquetWriter(temporary, SCHEMA) as stream:
         yield lambda rows: stream.write_table(pa.Table.from_pylist(rows, schema=SCHEMA))

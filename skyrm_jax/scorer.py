@@ -75,10 +75,16 @@ class Scorer:
         """Loads our checkpoint, a Hugging Face folder or a Hub id.
 
         Raises:
-            UserError: nothing usable is there, or its tokenizer has no chat template and `template` is not given.
+            UserError: nothing usable is there, its reward head was never trained, or its tokenizer has no chat
+                template and `template` is not given.
         """
         mesh = make_mesh() if mesh is None else mesh
         loaded = checkpoint.load_model(source, mesh)
+        if not loaded.params["score"].any():
+            raise UserError(
+                f"{source}: its reward head is zero, so every reward would be 0; "
+                "train it first, or name a trained reward model"
+            )
         chat = Chat.load(loaded.tokenizer, loaded.architecture.pad_token_id, template)
         return cls(loaded, chat, mesh, max_tokens, row_tokens, dtype, attention)
 
@@ -116,9 +122,7 @@ class Scorer:
         rewards: list[np.ndarray] = []
         source = iter(comparisons)
         while window := list(islice(source, WINDOW)):
-            trees = self._trees(window)
-            scored = self._score_trees(trees, progress)
-            rewards.extend(scored)
+            rewards.extend(self.score_trees(self._trees(window), progress))
             self.counts["comparisons"] += len(window)
             self.counts["responses"] += sum(len(c.responses) for c in window)
         return rewards
@@ -137,7 +141,10 @@ class Scorer:
             self.counts["unshared_tokens"] += tree.conversation_tokens
         return trees
 
-    def _score_trees(self, trees: Sequence[Tree], progress: Callable[[int], None] | None) -> list[np.ndarray]:
+    def score_trees(
+        self, trees: Sequence[Tree], progress: Callable[[int], None] | None = None
+    ) -> list[Float[np.ndarray, "K"]]:
+        """Rewards of trees made by this scorer's `chat`, in order; `score` for what is tokenised already."""
         tokens = min(self.row_tokens, _power_of_two(max(_SMALLEST_ROW, *(len(tree.tokens) for tree in trees))))
         pieces: list[Piece] = []
         for number, tree in enumerate(trees):
@@ -170,7 +177,9 @@ class Scorer:
             slots = leaf_slots(plan, pieces, shape)
             finished = {number for number, _ in slots}
             for number in finished:
-                rewards[number] = np.array([flat[slots[number, leaf]] for leaf in trees[number].leaf.tolist()], np.float32)
+                rewards[number] = np.array(
+                    [flat[slots[number, leaf]] for leaf in trees[number].leaf.tolist()], np.float32
+                )
             if progress is not None:
                 progress(len(finished))
         return rewards

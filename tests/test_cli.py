@@ -26,9 +26,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 def test_unknown_command_names_the_known_ones(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(
-        UserError, match="no command 'trian': choose from prepare, train, eval, score, convert"
-    ):
+    with pytest.raises(UserError, match="no command 'trian': choose from prepare, train, eval, score, convert"):
         cli.dispatch(["trian"])
     monkeypatch.setattr(sys, "argv", ["skyrm", "trian"])
     assert cli.main() == 2

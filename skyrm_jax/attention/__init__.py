@@ -49,6 +49,8 @@ def backend(name: str) -> Backend:
         # Accelerator kernels arrive with their own conformance proof; until then every platform runs the chunked path.
         name = "cpu"
     if name not in BACKENDS:
-        raise UserError(f"attention backend {name!r} is unknown on {jax.default_backend()}; "
-                        f"choose one of: auto, {', '.join(BACKENDS)}")
+        raise UserError(
+            f"attention backend {name!r} is unknown on {jax.default_backend()}; "
+            f"choose one of: auto, {', '.join(BACKENDS)}"
+        )
     return BACKENDS[name]

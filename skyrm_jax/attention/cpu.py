@@ -49,7 +49,7 @@ def _attend_local(q: Array, k: Array, v: Array, end: Array, block: int) -> Array
     keys = k.transpose(0, 2, 1, 3).reshape(B * G, T, E)
     values = v.transpose(0, 2, 1, 3).reshape(B * G, T, E)
     ends = jnp.repeat(end, G, axis=0)
-    out = jax.lax.map(lambda one: _attend_head(*one, block=block), (grouped, keys, values, ends))
+    out = jax.lax.map(lambda one: _attend_head(one[0], one[1], one[2], one[3], block), (grouped, keys, values, ends))
     return out.reshape(B, G, T, H // G, E).transpose(0, 2, 1, 3, 4).reshape(B, T, H, E)
 
 

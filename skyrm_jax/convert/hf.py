@@ -7,7 +7,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -65,9 +65,7 @@ def resolve(source: str, revision: str | None = None) -> Path:
     ]
     try:
         return Path(snapshot_download(source, revision=revision, allow_patterns=wanted))
-    except (
-        Exception
-    ) as error:  # the Hub client raises a dozen kinds, all of them about this id or the network
+    except Exception as error:  # the Hub client raises a dozen kinds, all of them about this id or the network
         raise UserError(
             f"{source} is not a folder, and as a Hub id it cannot be fetched: {type(error).__name__}: {error}"
         ) from error
@@ -106,7 +104,7 @@ def read_hf(
     with ExitStack() as stack:
         files = _open_weights(folder, stack)
         _check_names(folder, set(expected), set(files))
-        flat = _gather(architecture, expected.values(), files, dtype)
+        flat = gather(architecture, expected.values(), lambda tensor: _read_tensor(tensor, files[tensor.name]), dtype)
     if fresh_head:
         flat["score"] = np.zeros((architecture.hidden, 1), np.float32)
     return architecture, nested(flat), folder
@@ -190,8 +188,7 @@ def _open_weights(folder: Path, stack: ExitStack) -> dict[str, Any]:
         file = folder / shard
         if not file.is_file():
             raise UserError(
-                f"{file} is missing"
-                + (f": {INDEX} names it" if weight_map else ": only safetensors weights are read")
+                f"{file} is missing" + (f": {INDEX} names it" if weight_map else ": only safetensors weights are read")
             )
         try:
             opened = stack.enter_context(safe_open(file, framework="np"))
@@ -207,9 +204,7 @@ def _open_weights(folder: Path, stack: ExitStack) -> dict[str, Any]:
 def _check_names(folder: Path, expected: set[str], present: set[str]) -> None:
     missing = sorted(expected - present)
     if missing:
-        raise UserError(
-            f"{folder}: tensor {_few(missing)} missing from the weights that its config.json describes"
-        )
+        raise UserError(f"{folder}: tensor {_few(missing)} missing from the weights that its config.json describes")
     # lm_head reads logits, and old files store RoPE's frequencies: neither is a parameter of a reward model.
     inert = {name for name in present if name == LM_HEAD or name.endswith(".rotary_emb.inv_freq")}
     extra = sorted(present - expected - inert)
@@ -219,27 +214,35 @@ def _check_names(folder: Path, expected: set[str], present: set[str]) -> None:
             "architectures: correct config.json if this is a reward model"
         )
     if extra:
-        raise UserError(
-            f"{folder}: tensor {_few(extra)} unknown to the architecture that its config.json describes"
-        )
+        raise UserError(f"{folder}: tensor {_few(extra)} unknown to the architecture that its config.json describes")
 
 
-def _gather(
-    architecture: Architecture, tensors: Any, files: Mapping[str, Any], dtype: str | None
+def gather(
+    architecture: Architecture,
+    tensors: Iterable[HfTensor],
+    read: Callable[[HfTensor], np.ndarray],
+    dtype: str | None,
 ) -> dict[str, np.ndarray]:
-    """Reads tensors into stacked, [in, out] parameters."""
+    """Parameters by path, layers stacked and matrices [in, out], from tensors in Hugging Face's orientation.
+
+    Args:
+        tensors: which ones to read.
+        read: gives one tensor's value.
+        dtype: of the parameters; default the values' own.
+
+    Raises:
+        UserError: one tensor has another dtype in different layers, and no `dtype` is given.
+    """
     table = parameter_table(architecture)
     flat: dict[str, np.ndarray] = {}
     for tensor in tensors:
-        value = _read_tensor(tensor, files[tensor.name])
+        value = read(tensor)
         target = DTYPES[dtype] if dtype else value.dtype
         if tensor.path not in flat:
             flat[tensor.path] = np.empty(table[tensor.path].shape, target)
         whole = flat[tensor.path]
         if whole.dtype != target:
-            raise UserError(
-                f"tensor {tensor.name} is {target.name}, in other layers {whole.dtype.name}: give --dtype"
-            )
+            raise UserError(f"tensor {tensor.name} is {target.name}, in other layers {whole.dtype.name}: give --dtype")
         whole[... if tensor.layer is None else tensor.layer] = value.T if tensor.transpose else value
     return flat
 
@@ -247,9 +250,7 @@ def _gather(
 def _read_tensor(tensor: HfTensor, file: Any) -> np.ndarray:
     view = file.get_slice(tensor.name)
     if view.get_dtype() not in _STORED:
-        raise UserError(
-            f"tensor {tensor.name} has dtype {view.get_dtype()}; only {', '.join(_STORED)} are read"
-        )
+        raise UserError(f"tensor {tensor.name} has dtype {view.get_dtype()}; only {', '.join(_STORED)} are read")
     shape = tuple(view.get_shape())
     if shape != tensor.shape:
         raise UserError(f"tensor {tensor.name} has shape {shape}, but config.json makes it {tensor.shape}")
@@ -262,13 +263,9 @@ def _check_params(architecture: Architecture, flat: Mapping[str, np.ndarray]) ->
         if path not in flat:
             raise UserError(f"parameter {path} is missing")
         if flat[path].shape != spec.shape:
-            raise UserError(
-                f"parameter {path} has shape {flat[path].shape}, its architecture makes it {spec.shape}"
-            )
+            raise UserError(f"parameter {path} has shape {flat[path].shape}, its architecture makes it {spec.shape}")
         if flat[path].dtype.name not in DTYPES:
-            raise UserError(
-                f"parameter {path} has dtype {flat[path].dtype}; only {', '.join(DTYPES)} can be written"
-            )
+            raise UserError(f"parameter {path} has dtype {flat[path].dtype}; only {', '.join(DTYPES)} can be written")
 
 
 def _shards(

@@ -111,9 +111,7 @@ def score(comparisons: Sequence[Comparison], rewards: Sequence[np.ndarray]) -> R
     if HEADLINE_SPLIT in result.sections:
         result.headline = (HEADLINE_SPLIT, MACRO)
     else:
-        result.notes.append(
-            f"no headline figure: it belongs to the {HEADLINE_SPLIT} split, which is not here"
-        )
+        result.notes.append(f"no headline figure: it belongs to the {HEADLINE_SPLIT} split, which is not here")
     return result
 
 
@@ -137,16 +135,13 @@ def _check(record: Any, where: str) -> None:
     missing = [name for name in FIELDS if name not in record] if isinstance(record, dict) else list(FIELDS)
     if missing:
         raise UserError(
-            f"{where}: this is no JudgeBench record, it lacks {', '.join(missing)}: "
-            "give a published JudgeBench file"
+            f"{where}: this is no JudgeBench record, it lacks {', '.join(missing)}: give a published JudgeBench file"
         )
     for name in FIELDS:
         if not isinstance(record[name], str):
             raise UserError(f"{where}: field {name} must be text, not {type(record[name]).__name__}")
     if record["label"] not in ("A>B", "B>A"):
-        raise UserError(
-            f"{where}: field label is {record['label']!r}: only 'A>B' and 'B>A' exist in JudgeBench"
-        )
+        raise UserError(f"{where}: field label is {record['label']!r}: only 'A>B' and 'B>A' exist in JudgeBench")
     _category(record["source"], where)
 
 

@@ -57,21 +57,20 @@ class RewardFile:
             raise UserError(f"{path}: the file holds no rewards")
 
     def _add(self, where: str, record: Mapping[str, Any]) -> None:
+        key: tuple[str | None, str]
         if "judgments" in record and "pair_id" in record:
-            group, key, values = "judgebench", record["pair_id"], judgebench.published_rewards(record, where)
+            key, values = ("judgebench", record["pair_id"]), judgebench.published_rewards(record, where)
         elif "id" in record and "rewards" in record:
-            group, key, values = record.get("set"), str(record["id"]), record["rewards"]
+            key, values = (record.get("set"), str(record["id"])), record["rewards"]
         else:
-            raise UserError(
-                f"{where}: a reward record has the fields id and rewards; this has {', '.join(record)}"
-            )
+            raise UserError(f"{where}: a record needs the fields id and rewards; it has {', '.join(record)}")
         try:
             rewards = np.array(values, np.float64)
         except (TypeError, ValueError):
             raise UserError(f"{where}: field rewards must be a list of numbers, not {values!r}") from None
-        if (group, key) in self._rewards:
-            raise UserError(f"{where}: id {key!r} occurs twice: remove one of the two")
-        self._rewards[group, key] = rewards
+        if key in self._rewards:
+            raise UserError(f"{where}: id {key[1]!r} occurs twice: remove one of the two")
+        self._rewards[key] = rewards
 
     def of(self, name: str, comparisons: Sequence[Comparison]) -> list[np.ndarray]:
         """The rewards of the comparisons of set `name`, in order; raises UserError if any is missing."""

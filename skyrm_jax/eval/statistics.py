@@ -16,9 +16,7 @@ def estimate(rule: Rule, n: int) -> np.ndarray:
     return rule(np.ones((1, n)))[0]
 
 
-def bootstrap(
-    rule: Rule, n: int, seed: int = 0, replicates: int = REPLICATES
-) -> tuple[np.ndarray, np.ndarray]:
+def bootstrap(rule: Rule, n: int, seed: int = 0, replicates: int = REPLICATES) -> tuple[np.ndarray, np.ndarray]:
     """95 % percentile intervals (low f64[M], high f64[M]) of the figures of `rule`.
 
     Comparisons are drawn with replacement (never pairs within one, which depend on each other). The draw
@@ -33,9 +31,7 @@ def bootstrap(
     for start in range(0, replicates, chunk):
         rows = min(chunk, replicates - start)
         drawn = rng.integers(0, n, size=(rows, n)) + n * np.arange(rows)[:, None]
-        blocks.append(
-            rule(np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n).astype(np.float64))
-        )
+        blocks.append(rule(np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n).astype(np.float64)))
     figures = np.concatenate(blocks)
     low, high = np.full(figures.shape[1], np.nan), np.full(figures.shape[1], np.nan)
     for m in np.flatnonzero(np.isfinite(figures).any(axis=0)):

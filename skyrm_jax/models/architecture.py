@@ -71,9 +71,7 @@ class Architecture:
 
     def __post_init__(self) -> None:
         if self.model_type not in HF_NAMES:
-            raise UserError(
-                f"model_type {self.model_type!r} is not implemented: use one of {sorted(HF_NAMES)}"
-            )
+            raise UserError(f"model_type {self.model_type!r} is not implemented: use one of {sorted(HF_NAMES)}")
         for name in (
             "vocab_size",
             "hidden",
@@ -94,8 +92,7 @@ class Architecture:
             raise UserError(f"head_dim ({self.head_dim}) must be even: RoPE rotates pairs of features")
         if self.qk_norm != (self.model_type == "qwen3"):
             raise UserError(
-                f"qk_norm={self.qk_norm} does not go with model_type {self.model_type!r}: "
-                "Qwen3 has it, Llama has not"
+                f"qk_norm={self.qk_norm} does not go with model_type {self.model_type!r}: Qwen3 has it, Llama has not"
             )
         if self.model_type == "llama" and self.hidden % self.heads:
             raise UserError(
@@ -105,9 +102,7 @@ class Architecture:
         for name in ("pad_token_id", "bos_token_id", "eos_token_id"):
             value = getattr(self, name)
             ids = value if isinstance(value, tuple) else (value,)
-            if (name != "eos_token_id" and isinstance(value, tuple)) or not all(
-                i is None or _is_int(i) for i in ids
-            ):
+            if (name != "eos_token_id" and isinstance(value, tuple)) or not all(i is None or _is_int(i) for i in ids):
                 raise UserError(f"{name} must be a token id, got {value!r}")
         if self.pad_token_id is not None and not 0 <= self.pad_token_id < self.vocab_size:
             raise UserError(
@@ -138,9 +133,7 @@ class Architecture:
         fields = dict(record)
         unknown = sorted(set(fields) - {field.name for field in dataclasses.fields(cls)})
         if unknown:
-            raise UserError(
-                f"unknown architecture field(s) {', '.join(unknown)}: written by a newer skyrm_jax?"
-            )
+            raise UserError(f"unknown architecture field(s) {', '.join(unknown)}: written by a newer skyrm_jax?")
         try:
             fields["rope"] = Rope(**fields["rope"])
             if isinstance(fields.get("eos_token_id"), list):
@@ -158,8 +151,7 @@ class Architecture:
         model_type = config.get("model_type")
         if model_type not in HF_NAMES:
             raise UserError(
-                f"config.json: model_type {model_type!r} is not implemented; "
-                f"this package reads {sorted(HF_NAMES)}"
+                f"config.json: model_type {model_type!r} is not implemented; this package reads {sorted(HF_NAMES)}"
             )
         _check_keys(config)
         _check_heads(config)
@@ -169,9 +161,7 @@ class Architecture:
         _check_layer_types(config, layers)
         is_llama = model_type == "llama"
         if not is_llama and config.get("num_key_value_heads") is None:
-            raise UserError(
-                "config.json: num_key_value_heads is missing, and a Qwen3 model has no safe default for it"
-            )
+            raise UserError("config.json: num_key_value_heads is missing, and a Qwen3 model has no safe default for it")
         head_dim = config.get("head_dim")
         if head_dim is None:
             head_dim = hidden // heads if is_llama else 128
@@ -204,9 +194,7 @@ class Architecture:
         `dtype` is the weights' dtype by its torch name. Raises `UserError` if there is no pad token.
         """
         if self.pad_token_id is None:
-            raise UserError(
-                "pad_token_id is not set, and the scored token depends on it: give it with --pad-token"
-            )
+            raise UserError("pad_token_id is not set, and the scored token depends on it: give it with --pad-token")
         theta = float(self.rope.theta)
         scaling: dict[str, Any] = {"rope_type": self.rope.kind}
         if self.rope.kind == "llama3":
@@ -239,9 +227,7 @@ class Architecture:
             "use_cache": True,
             "pad_token_id": self.pad_token_id,
             "bos_token_id": self.bos_token_id,
-            "eos_token_id": list(self.eos_token_id)
-            if isinstance(self.eos_token_id, tuple)
-            else self.eos_token_id,
+            "eos_token_id": list(self.eos_token_id) if isinstance(self.eos_token_id, tuple) else self.eos_token_id,
             "id2label": {"0": "LABEL_0"},
             "label2id": {"LABEL_0": 0},
             "problem_type": "regression",
@@ -303,7 +289,8 @@ _IMPLEMENTED: dict[str, tuple[Any, ...]] = {
 # Keys that change no reward: what wrote the file, how weights are stored, labels, options of text generation.
 # fmt: off
 _INERT = frozenset({
-    "transformers_version", "_name_or_path", "name_or_path", "_commit_hash", "dtype", "torch_dtype",
+    "transformers_version", "_name_or_path", "_model_name_or_path", "name_or_path", "_commit_hash", "dtype",
+    "torch_dtype", "unk_token_id",
     "use_cache", "max_window_layers", "label2id", "problem_type", "finetuning_task", "task_specific_params",
     "tokenizer_class", "prefix", "return_dict", "output_hidden_states", "output_attentions",
     "_attn_implementation", "_attn_implementation_autoset", "attn_implementation",
@@ -369,14 +356,10 @@ def _check_layer_types(config: Mapping[str, Any], layers: int) -> None:
     if kinds is None:
         return
     if len(kinds) != layers:
-        raise UserError(
-            f"config.json: layer_types has {len(kinds)} entries but num_hidden_layers is {layers}"
-        )
+        raise UserError(f"config.json: layer_types has {len(kinds)} entries but num_hidden_layers is {layers}")
     other = sorted(set(kinds) - {"full_attention"})
     if other:
-        raise UserError(
-            f"config.json: layer_types names {', '.join(other)}; only 'full_attention' is implemented"
-        )
+        raise UserError(f"config.json: layer_types names {', '.join(other)}; only 'full_attention' is implemented")
 
 
 _LLAMA3_KEYS = {
@@ -416,14 +399,10 @@ def _read_rope_dict(dialect: str, record: Mapping[str, Any], top_theta: float | 
         raise UserError(f"config.json: {dialect} must be a mapping, got {record!r}")
     kinds = {record[key] for key in ("rope_type", "type") if record.get(key) is not None} or {"default"}
     if len(kinds) > 1:
-        raise UserError(
-            f"config.json: {dialect} has rope_type={record['rope_type']!r} but type={record['type']!r}"
-        )
+        raise UserError(f"config.json: {dialect} has rope_type={record['rope_type']!r} but type={record['type']!r}")
     kind = kinds.pop()
     if kind not in ("default", "llama3"):
-        raise UserError(
-            f"config.json: {dialect} has rope_type {kind!r}; only 'default' and 'llama3' are implemented"
-        )
+        raise UserError(f"config.json: {dialect} has rope_type {kind!r}; only 'default' and 'llama3' are implemented")
     wanted = set(_LLAMA3_KEYS) if kind == "llama3" else set()
     present = {key for key, value in record.items() if value is not None} - {
         "rope_type",
@@ -438,9 +417,7 @@ def _read_rope_dict(dialect: str, record: Mapping[str, Any], top_theta: float | 
             f"which mean nothing to rope_type {kind!r}"
         )
     if wanted - present:
-        raise UserError(
-            f"config.json: {dialect} with rope_type {kind!r} lacks {', '.join(sorted(wanted - present))}"
-        )
+        raise UserError(f"config.json: {dialect} with rope_type {kind!r} lacks {', '.join(sorted(wanted - present))}")
     theta = record.get("rope_theta")
     theta = top_theta if theta is None else theta
     return Rope(
@@ -462,10 +439,5 @@ def _is_int(value: Any) -> bool:
 
 
 def _positive(name: str, value: Any) -> None:
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float)
-        or not math.isfinite(value)
-        or value <= 0
-    ):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
         raise UserError(f"{name} must be a positive number, got {value!r}")

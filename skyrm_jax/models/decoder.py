@@ -50,6 +50,18 @@ def rotate(x: Float[Array, "B T N E"], cos: Array, sin: Array) -> Float[Array, "
 class Layer(nnx.Module):
     """One decoder layer, or all of them stacked on the parameters' axis 0."""
 
+    attention_norm: nnx.Param[Array]
+    q: nnx.Param[Array]
+    k: nnx.Param[Array]
+    v: nnx.Param[Array]
+    o: nnx.Param[Array]
+    q_norm: nnx.Param[Array]  # with qk_norm only
+    k_norm: nnx.Param[Array]
+    mlp_norm: nnx.Param[Array]
+    gate: nnx.Param[Array]
+    up: nnx.Param[Array]
+    down: nnx.Param[Array]
+
     def __init__(self, params: Params):
         for name, value in params.items():
             setattr(self, name, nnx.Param(value))

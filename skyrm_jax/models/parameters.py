@@ -3,6 +3,7 @@
 Initialisation, sharding, restore, conversion and ahead-of-time compilation all read this one table.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 from jaxtyping import PRNGKeyArray
 
+from skyrm_jax.errors import UserError
 from skyrm_jax.models.architecture import Architecture
 from skyrm_jax.models.sharding import partition
 
@@ -40,7 +42,7 @@ def parameter_table(a: Architecture) -> dict[str, ParameterSpec]:
     L, D, F, V = a.layers, a.hidden, a.mlp, a.vocab_size
     q, kv = a.heads * a.head_dim, a.kv_heads * a.head_dim
     table = {
-        "embed": ParameterSpec((V, D), ("vocab", "hidden")),
+        "embed": ParameterSpec((V, D), ("vocab", "embedding")),
         "layers.attention_norm": ParameterSpec((L, D), ("layers", "norm"), ONES),
         "layers.q": ParameterSpec((L, D, q), ("layers", "hidden", "heads")),
         "layers.k": ParameterSpec((L, D, kv), ("layers", "hidden", "heads")),
@@ -87,18 +89,42 @@ def map_table(architecture: Architecture, function: Callable[[str, ParameterSpec
 
 
 def shardings(architecture: Architecture, mesh: Mesh) -> Params:
-    """NamedSharding of every parameter."""
-    return map_table(architecture, lambda _, spec: NamedSharding(mesh, partition(spec.axes)))
+    """NamedSharding of every parameter.
+
+    Raises:
+        UserError: a mesh axis does not divide what it is to split.
+    """
+
+    def leaf(path: str, spec: ParameterSpec) -> NamedSharding:
+        sharding = NamedSharding(mesh, partition(spec.axes))
+        for axis, size, names in zip(spec.axes, spec.shape, sharding.spec, strict=True):
+            names = names if isinstance(names, tuple) else (names,)
+            ways = math.prod(mesh.shape[name] for name in names if name is not None)
+            if size % ways:
+                raise UserError(
+                    f"mesh {dict(mesh.shape)} splits the {axis} dimension of {path} {ways} ways, "
+                    f"which does not divide its {size}; choose other mesh sizes"
+                )
+        return sharding
+
+    if architecture.kv_heads % mesh.shape["model"]:
+        raise UserError(
+            f"mesh.model = {mesh.shape['model']} does not divide the model's {architecture.kv_heads} kv heads"
+        )
+    return map_table(architecture, leaf)
 
 
 def abstract(architecture: Architecture, mesh: Mesh | None = None, dtype: Any = jnp.float32) -> Params:
     """ShapeDtypeStruct of every parameter, sharded over `mesh` when one is given."""
 
-    def leaf(_: str, spec: ParameterSpec) -> jax.ShapeDtypeStruct:
-        sharding = None if mesh is None else NamedSharding(mesh, partition(spec.axes))
-        return jax.ShapeDtypeStruct(spec.shape, dtype, sharding=sharding)
-
-    return map_table(architecture, leaf)
+    if mesh is None:
+        return map_table(architecture, lambda _, spec: jax.ShapeDtypeStruct(spec.shape, dtype))
+    split = shardings(architecture, mesh)
+    return jax.tree.map(
+        lambda spec, sharding: jax.ShapeDtypeStruct(spec.shape, dtype, sharding=sharding),
+        map_table(architecture, lambda _, spec: spec),
+        split,
+    )
 
 
 def initialise(architecture: Architecture, key: PRNGKeyArray, dtype: Any = jnp.float32) -> Params:

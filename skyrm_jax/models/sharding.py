@@ -7,9 +7,11 @@ from jax.sharding import PartitionSpec as P
 # Rows of a micro-batch are spread over both data axes; `fsdp` also shards every weight, `model` splits heads and MLP.
 ROW_AXES = ("data", "fsdp")
 
-LOGICAL_TO_MESH: Mapping[str, str | None] = {
+LOGICAL_TO_MESH: Mapping[str, str | tuple[str, ...] | None] = {
     "layers": None,
-    "vocab": "model",
+    # The embedding is split by its columns alone, so that looking up a row moves that row and not the table.
+    "vocab": None,
+    "embedding": ("fsdp", "model"),
     "hidden": "fsdp",
     "heads": "model",
     "mlp": "model",

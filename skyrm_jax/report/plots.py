@@ -26,9 +26,7 @@ def training_plot(metrics: str | Path, path: str | Path, title: str = "") -> Non
     records = read_metrics(metrics)
     loss, accuracy = series(records, "loss"), series(records, "accuracy")
     if not len(loss[0]) and not len(series(records, "held_out_loss")[0]):
-        raise UserError(
-            f"{metrics}: no record with `step` and `loss`: give the metrics.jsonl of a training run"
-        )
+        raise UserError(f"{metrics}: no record with `step` and `loss`: give the metrics.jsonl of a training run")
     with canvas(Path(path), panels=2, width=10, height=4) as (figure, (left, right)):
         if title:
             figure.suptitle(title, x=0.01, ha="left", fontsize=11, color=BLACK)
@@ -43,13 +41,9 @@ def training_plot(metrics: str | Path, path: str | Path, title: str = "") -> Non
 def best_of_n_plot(curve: Curve, path: str | Path, title: str = "Best of N by reward") -> None:
     """Draws a best-of-N curve with its interval, the oracle's and the random one to the image `path`."""
     with canvas(Path(path), panels=1, width=6.4, height=4.4) as (figure, (axes,)):
-        axes.plot(
-            curve.n, curve.oracle, color=GREEN, linestyle="--", marker="^", markersize=4, label="oracle"
-        )
+        axes.plot(curve.n, curve.oracle, color=GREEN, linestyle="--", marker="^", markersize=4, label="oracle")
         axes.fill_between(curve.n, curve.low, curve.high, color=BLUE, alpha=0.18, linewidth=0)
-        axes.plot(
-            curve.n, curve.reward, color=BLUE, marker="o", markersize=4, label="highest reward, 95 % interval"
-        )
+        axes.plot(curve.n, curve.reward, color=BLUE, marker="o", markersize=4, label="highest reward, 95 % interval")
         axes.plot(curve.n, curve.random, color=GREY, linestyle=":", label="random")
         axes.set_title(title)
         axes.set_xlabel(f"up to N responses to pick from ({curve.comparisons:,} comparisons)")
@@ -85,14 +79,14 @@ def series(records: list[dict[str, float]], key: str) -> Series:
 
 
 def smooth(values: np.ndarray, window: int) -> np.ndarray:
-    """f64[n]: the mean over the `window` values centred on each, fewer at the ends."""
-    kernel = np.ones(min(window, len(values)))
+    """f64[n]: the mean over the `window` (odd) values centred on each, fewer at the ends."""
+    kernel = np.ones(window)
     return np.convolve(values, kernel, "same") / np.convolve(np.ones(len(values)), kernel, "same")
 
 
 def _panel(axes: Axes, train: Series, held_out: Series, title: str) -> None:
     steps, values = train
-    window = max(1, len(steps) // 15)
+    window = len(steps) // 15 | 1
     if len(steps):
         if window > 1:
             axes.plot(steps, values, color=BLUE, alpha=0.22, linewidth=1)

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from matplotlib import rc_context
 from matplotlib.axes import Axes
@@ -12,7 +13,7 @@ from skyrm_jax.report.files import whole
 
 BLUE, ORANGE, GREEN, PURPLE, BLACK, GREY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#222222", "#8A8A8A"
 
-SETTINGS = {
+SETTINGS: Any = {  # matplotlib types each key of its settings
     "figure.dpi": 150,
     "font.size": 10,
     "axes.titlesize": 11,

@@ -5,6 +5,7 @@ from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from skyrm_jax.eval.figures import Result
@@ -20,7 +21,7 @@ def print_result(console: Console, title: str, result: Result) -> None:
             table.add_column(column, justify="right")
         for name, figure in figures.items():
             table.add_row(
-                name,
+                escape(name),
                 f"{figure.value:.2f}",
                 f"{figure.low:.1f} to {figure.high:.1f}",
                 "" if figure.correct is None else f"{figure.correct:,}",
@@ -31,11 +32,13 @@ def print_result(console: Console, title: str, result: Result) -> None:
         console.print(table)
         console.print()
     if result.partial:
-        console.print(f"[bold]{title} is PARTIAL[/bold], so its figures do not compare with published ones:")
+        console.print(f"[bold]{escape(title)} is PARTIAL[/bold], so its figures do not compare with published ones:")
         for line in result.partial:
             console.print(f"  {line}", markup=False)
     for line in result.notes:
-        console.print(f"  {line}", markup=False)
+        console.print(f"Note: {line}", markup=False, soft_wrap=True)
+    if result.partial or result.notes:
+        console.print()
 
 
 def print_curve(console: Console, curve: Curve) -> None:
@@ -65,7 +68,7 @@ def print_facts(console: Console, title: str, facts: Mapping[str, Any]) -> None:
 
 
 def _table(title: str) -> Table:
-    return Table(title=title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+    return Table(title=escape(title), title_justify="left", title_style="bold", box=SIMPLE_HEAD)
 
 
 def _flat(facts: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from jax.sharding import Mesh
@@ -15,23 +14,35 @@ from rich.console import Console
 from skyrm_jax import checkpoint
 from skyrm_jax.config import TrainConfig
 from skyrm_jax.data.pipeline import Packer, StepBatch, row_shape, train_batches
-from skyrm_jax.data.store import Store
 from skyrm_jax.errors import UserError
 from skyrm_jax.mesh import make_mesh, my_rows, replicated, row_shards, to_device
 from skyrm_jax.models.architecture import Architecture
-from skyrm_jax.models.parameters import abstract, initialise, shardings
+from skyrm_jax.models.parameters import abstract
 from skyrm_jax.report.plots import training_plot
 from skyrm_jax.schedule import Schedule
+from skyrm_jax.train import setup
 from skyrm_jax.train.metrics import METRICS_FILE, MetricsLog, ProgressDisplay
 from skyrm_jax.train.optimizer import learning_rate, make_optimizer
-from skyrm_jax.train.setup import open_store, start_model
 from skyrm_jax.train.step import Accumulated, StepPrograms, TrainState, moment_shardings, step_programs
 
 # What may differ between a run and its resumption: nothing that decides which comparisons a step holds or what an
 # update does with them.
-FREE_TO_CHANGE = {"data.root", "data.sources", "data.store", "data.rows", "data.row_tokens", "data.prefetch",
-                  "data.workers", "model.remat", "model.attention", "run.out", "run.log_every",
-                  "run.evaluate_every", "run.checkpoint_every", "run.keep"}
+FREE_TO_CHANGE = {
+    "data.root",
+    "data.sources",
+    "data.store",
+    "data.rows",
+    "data.row_tokens",
+    "data.prefetch",
+    "data.workers",
+    "model.remat",
+    "model.attention",
+    "run.out",
+    "run.log_every",
+    "run.evaluate_every",
+    "run.checkpoint_every",
+    "run.keep",
+}
 
 
 @dataclass(frozen=True)
@@ -53,23 +64,33 @@ def run(config: TrainConfig, console: Console | None = None) -> Result:
     out = Path(config.run.out)
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.model)
     if config.data.rows % row_shards(mesh):
-        raise UserError(f"data.rows ({config.data.rows}) must be a multiple of the mesh's data * fsdp ({row_shards(mesh)})")
+        raise UserError(
+            f"data.rows ({config.data.rows}) must be a multiple of the mesh's data * fsdp ({row_shards(mesh)})"
+        )
 
+    begin = setup.start(config)
+    architecture = begin.architecture
+    store = setup.open_store(config, begin, console)
+    facts = {
+        "config": config.as_dict(),
+        "store": setup.fingerprint(store),
+        "max_tokens": config.data.max_tokens,
+        "template_hash": begin.chat.template_hash,
+        "tokenizer_hash": begin.chat.tokenizer_hash,
+    }
     resumed = checkpoint.locate(out)
-    store = open_store(config, console)
-    with jax.set_mesh(mesh):
-        if resumed is None:
-            architecture, params, tokenizer = start_model(config, store, mesh)
-            checkpoint.copy_tokenizer(tokenizer, out)
-            start = 0
-        else:
-            require_same_run(resumed.meta["config"], config.as_dict(), out)
-            require_same_data(resumed.meta["store"], store.fingerprint, out)
-            architecture, params, start = resumed.architecture, None, resumed.step
+    if resumed is None:
+        setup.keep_tokenizer(begin, config.data.template, out)
+    else:
+        require_same_run(resumed.meta, facts, out)
+    start = 0 if resumed is None else resumed.step
 
+    with jax.set_mesh(mesh):
         index = store.index
         training = np.flatnonzero(~index.heldout)
-        schedule = Schedule(training, index.weight[training], config.optimizer.batch, config.run.epochs, config.run.seed)
+        schedule = Schedule(
+            training, index.weight[training], config.optimizer.batch, config.run.epochs, config.run.seed
+        )
         steps = min(schedule.steps, config.run.steps or schedule.steps)
         optimizer = make_optimizer(config.optimizer, architecture, steps)
         programs = step_programs(architecture, config.model, optimizer, mesh)
@@ -79,17 +100,13 @@ def run(config: TrainConfig, console: Console | None = None) -> Result:
         rate = learning_rate(config.optimizer, steps)
 
         with checkpoint.manager(out, config.run.keep) as saver:
-            if params is not None:
+            if resumed is None:
+                params = setup.starting_params(config, begin, mesh)
                 moments = jax.jit(optimizer.init, out_shardings=moment_shardings(optimizer, architecture, mesh))(params)
                 state = TrainState(params, moments)
             else:
                 state = restore_state(saver, start, architecture, optimizer, mesh)
                 console.print(f"resumed from step {start} of {steps} in {out}", highlight=False)
-            meta = checkpoint.metadata(
-                architecture, "float32",
-                {"config": config.as_dict(), "store": store.fingerprint, "template_hash": store.template_hash,
-                 "max_tokens": store.max_tokens},
-            )
             log = MetricsLog(out, start)
             batches = train_batches(packer, schedule, start, steps, config.data.prefetch, config.data.workers)
             with ProgressDisplay(steps, start, console) as progress:
@@ -106,7 +123,12 @@ def run(config: TrainConfig, console: Console | None = None) -> Result:
                         log.write(finished, record)
                     progress.show(finished, record)
                     if due(finished, config.run.checkpoint_every, steps):
-                        save(saver, finished, state, meta)
+                        save(
+                            saver,
+                            finished,
+                            state,
+                            checkpoint.metadata(architecture, "float32", {"step": finished, **facts}),
+                        )
             saver.wait_until_finished()
             log.close()
         last = evaluate(programs, state, packer, held_out, mesh) if len(held_out) else {}
@@ -177,9 +199,14 @@ def evaluate(
 ) -> dict[str, float]:
     """Held-out loss and accuracy over the comparisons `ids`."""
     pieces, plans = packer.plan(ids)
-    loss, sums = 0.0, dict.fromkeys(("pairs", "correct", "ties", "margin_sum", "reward_sum", "reward_square_sum"), 0)
+    loss, sums = (
+        0.0,
+        dict.fromkeys(("pairs", "correct", "ties", "margin_sum", "reward_sum", "reward_square_sum"), 0),
+    )
     for plan in plans:
-        value, metrics = jax.device_get(programs.evaluate(state.params, to_device(mesh, packer.load(ids, pieces, plan))))
+        value, metrics = jax.device_get(
+            programs.evaluate(state.params, to_device(mesh, packer.load(ids, pieces, plan)))
+        )
         loss += float(value)
         sums = {name: sums[name] + metrics[name] for name in sums}
     figures = {"loss": loss / float(packer.store.index.weight[ids].sum()), **averages(sums)}
@@ -210,30 +237,26 @@ def restore_state(
     )
     restored = saver.restore(
         step,
-        args=ocp.args.Composite(
-            model=ocp.args.StandardRestore(params), optimizer=ocp.args.StandardRestore(moments)
-        ),
+        args=ocp.args.Composite(model=ocp.args.StandardRestore(params), optimizer=ocp.args.StandardRestore(moments)),
     )
     return TrainState(restored["model"], restored["optimizer"])
 
 
 def require_same_run(before: dict[str, Any], now: dict[str, Any], out: Path) -> None:
-    """Refuses to resume a run under a config that would have made it another."""
-    for section, values in before.items():
+    """Refuses to resume a run on other data, or under a config that would have made it another run."""
+    if before["store"] != now["store"]:
+        raise UserError(
+            f"{out} was trained on another store than the one given; point data.store at the old one, "
+            "or choose another run.out"
+        )
+    for section, values in before["config"].items():
         for name, value in values.items():
             key = f"{section}.{name}"
-            if section != "mesh" and key not in FREE_TO_CHANGE and now[section][name] != value:
+            if section != "mesh" and key not in FREE_TO_CHANGE and now["config"][section].get(name) != value:
                 raise UserError(
-                    f"{out} holds a run with {key} = {value!r}, now it is {now[section][name]!r}; "
+                    f"{out} holds a run with {key} = {value!r}, now it is {now['config'][section].get(name)!r}; "
                     f"restore the value to resume, or choose another run.out"
                 )
-
-
-def require_same_data(before: str, now: str, out: Path) -> None:
-    """Refuses to resume on other data than the run began with."""
-    if before != now:
-        raise UserError(f"{out} was trained on another store than the one given; point data.store at the old one, "
-                        "or choose another run.out")
 
 
 def report(console: Console, out: Path, steps: int, held_out: dict[str, float]) -> None:

@@ -71,8 +71,13 @@ class ProgressDisplay:
         self._live = console.is_terminal
         self._began = self._said = time.monotonic()
         self._progress = Progress(
-            TextColumn("step {task.completed}/{task.total}"), BarColumn(bar_width=20), _Elapsed(),
-            TextColumn("ETA"), TimeRemainingColumn(), console=console, disable=not self._live,
+            TextColumn("step {task.completed}/{task.total}"),
+            BarColumn(bar_width=20),
+            _Elapsed(),
+            TextColumn("ETA"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not self._live,
         )
         self._task = self._progress.add_task("train", total=total, completed=start)
 

@@ -1,6 +1,8 @@
 """What a run starts from: its tokenised store and its model."""
 
+import hashlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,137 @@ from jax.sharding import Mesh
 from rich.console import Console
 
 from skyrm_jax import checkpoint
+from skyrm_jax.chat import Chat
 from skyrm_jax.config import TrainConfig
+from skyrm_jax.convert.hf import read_json, resolve
 from skyrm_jax.data.store import Store
 from skyrm_jax.errors import UserError
 from skyrm_jax.models.architecture import Architecture
 from skyrm_jax.models.parameters import Params, initialise, shardings
+from skyrm_jax.prepare import PrepareOptions, prepare
+
+
+@dataclass(frozen=True)
+class Start:
+    """The tokenizer and architecture of a run, known before its parameters are loaded."""
+
+    tokenizer: str
+    chat: Chat
+    architecture: Architecture
+
+
+def start(config: TrainConfig) -> Start:
+    """Tokenizer, template and architecture that `config` names.
+
+    Raises:
+        UserError: they cannot be found, or contradict each other.
+    """
+    if config.model.base is not None:
+        architecture, folder = base_architecture(config.model.base)
+        tokenizer = config.data.tokenizer or str(folder)
+        chat = Chat.load(tokenizer, architecture.pad_token_id, config.data.template)
+    else:
+        if config.data.tokenizer is None:
+            raise UserError("a random start (model.architecture) needs data.tokenizer")
+        tokenizer = config.data.tokenizer
+        chat = Chat.load(tokenizer, None, config.data.template)
+        architecture = random_architecture(config.model.architecture, chat)
+        chat = Chat.load(tokenizer, architecture.pad_token_id, config.data.template)
+    if len(chat.tokenizer) > architecture.vocab_size:
+        raise UserError(
+            f"tokenizer {tokenizer} has {len(chat.tokenizer)} tokens, but the model's vocabulary is "
+            f"{architecture.vocab_size}; use the model's own tokenizer (data.tokenizer)"
+        )
+    return Start(tokenizer, chat, architecture)
+
+
+def base_architecture(base: str) -> tuple[Architecture, Path]:
+    """Architecture and tokenizer folder of a base checkpoint, without reading its arrays."""
+    found = checkpoint.locate(base)
+    if found is not None:
+        return found.architecture, found.tokenizer
+    loaded = checkpoint.load_hf(base)
+    return loaded.architecture, loaded.tokenizer
+
+
+def random_architecture(given: str | dict[str, Any] | None, chat: Chat) -> Architecture:
+    """The architecture of a config.json (path or contents), the tokenizer filling in vocabulary and pad token."""
+    config = dict(given) if isinstance(given, dict) else read_json(Path(str(given)))
+    config.setdefault("vocab_size", len(chat.tokenizer))
+    if config.get("pad_token_id") is None:
+        config["pad_token_id"] = chat.tokenizer.pad_token_id
+    if config["pad_token_id"] is None:
+        raise UserError(
+            "the tokenizer names no pad token; set model.architecture.pad_token_id to an id that "
+            "never ends a conversation"
+        )
+    return Architecture.from_hf(config)
+
+
+def open_store(config: TrainConfig, begin: Start, console: Console) -> Store:
+    """The run's store, prepared now if `data.sources` are given and it is not there.
+
+    Raises:
+        UserError: it cannot be made, or it was made with another tokenizer, template or pad token, or longer
+            conversations, than this run uses.
+    """
+    path = config.store
+    if not (path / "store.json").exists() and config.data.sources:
+        prepare(prepare_options(config, begin), console)
+    store = Store.open(path)
+    for name, mine in [
+        ("tokenizer_hash", begin.chat.tokenizer_hash),
+        ("template_hash", begin.chat.template_hash),
+        ("pad_token_id", begin.architecture.pad_token_id),
+    ]:
+        if store.meta[name] != mine:
+            raise UserError(
+                f"{path} was prepared with {name} = {store.meta[name]!r}, but this run has {mine!r}; "
+                "prepare it again for this model (remove the folder, or choose another data.store)"
+            )
+    if int(store.index.longest.max(initial=0)) > config.data.row_tokens:
+        raise UserError(
+            f"{path} holds a conversation of {store.index.longest.max()} tokens; "
+            f"data.row_tokens is {config.data.row_tokens}; raise it"
+        )
+    return store
+
+
+def prepare_options(config: TrainConfig, begin: Start) -> PrepareOptions:
+    """What `skyrm prepare` would be told."""
+    d = config.data
+    return PrepareOptions(
+        sources=d.sources,
+        out=str(config.store),
+        tokenizer=begin.tokenizer,
+        root=d.root,
+        form=d.form,
+        pad_token_id=begin.architecture.pad_token_id,
+        template=d.template,
+        max_tokens=d.max_tokens,
+        over_long=d.over_long,
+        held_out=d.held_out,
+        seed=config.run.seed,
+        max_bad_share=d.max_bad_share,
+    )
+
+
+def fingerprint(store: Store) -> str:
+    """SHA-256 of what store.json says, which holds the checksum of every file: the same for the same data."""
+    return hashlib.sha256(json.dumps(store.meta, sort_keys=True).encode()).hexdigest()
+
+
+def starting_params(config: TrainConfig, begin: Start, mesh: Mesh) -> Params:
+    """fp32 parameters on the mesh: those of the base, or fresh ones."""
+    if config.model.base is not None:
+        return checkpoint.load_model(config.model.base, mesh, "float32").params
+    make = jax.jit(lambda key: initialise(begin.architecture, key), out_shardings=shardings(begin.architecture, mesh))
+    return make(jax.random.key(config.run.seed))
+
+
+def keep_tokenizer(begin: Start, template: str | None, out: Path) -> None:
+    """Puts the tokenizer beside the checkpoints; a template given by the user goes with it, as it decides rewards."""
+    folder = Path(begin.tokenizer)
+    checkpoint.copy_tokenizer(folder if folder.is_dir() else resolve(begin.tokenizer), out)
+    if template is not None:
+        (out / "tokenizer" / "chat_template.jinja").write_text(begin.chat.template)

@@ -78,12 +78,12 @@ def step_programs(
     def evaluate(params: Params, batch: dict[str, Array]) -> tuple[Array, Metrics]:
         return loss(params, batch, 1.0)
 
-    sums = Accumulated(sharded, whole, whole)
-    state = TrainState(sharded, moment_shardings(optimizer, architecture, mesh))
+    sums: Any = Accumulated(sharded, whole, whole)  # type: ignore[arg-type]
+    state: Any = TrainState(sharded, moment_shardings(optimizer, architecture, mesh))
     return StepPrograms(
         first=jax.jit(first, out_shardings=sums),
         add=jax.jit(add, donate_argnums=0, out_shardings=sums),
-        update=jax.jit(update, donate_argnums=(0, 1), out_shardings=(state, whole)),
+        update=jax.jit(update, donate_argnums=0, out_shardings=(state, whole)),
         evaluate=jax.jit(evaluate, out_shardings=whole),
     )
 
@@ -92,7 +92,7 @@ def moment_shardings(optimizer: optax.GradientTransformation, architecture: Arch
     """Shardings of the optimiser state: moments like their parameters, counters on every device."""
     parameters = abstract(architecture, mesh)
     like = shardings(architecture, mesh)
-    structure = jax.tree.structure(parameters)
+    structure: Any = jax.tree.structure(parameters)
     state = jax.eval_shape(optimizer.init, parameters)
 
     def is_parameter_tree(node: Any) -> bool:

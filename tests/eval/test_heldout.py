@@ -41,8 +41,7 @@ def test_curve_is_the_mean_over_all_subsets(items: list[tuple[int, bool]]) -> No
 def test_curve_does_not_depend_on_the_order_of_responses() -> None:
     rewards, right = [1.0, 1.0, 0.0, 2.0], [True, False, True, False]
     curves = [
-        picked(np.array([rewards[i] for i in p]), np.array([right[i] for i in p]))
-        for p in permutations(range(4))
+        picked(np.array([rewards[i] for i in p]), np.array([right[i] for i in p])) for p in permutations(range(4))
     ]
     np.testing.assert_allclose(curves, np.broadcast_to(curves[0], (24, 4)), atol=1e-15)
 
@@ -57,9 +56,7 @@ def test_32_responses_stay_exact() -> None:
 
 def test_best_of_n_averages_over_the_same_comparisons_at_every_n() -> None:
     easy, hard = split([True, False]), split([False, True, False, False])
-    curve = best_of_n(
-        [easy, hard, comparison(3)], [np.array([1.0, 0.0]), np.array([3.0, 2.0, 1.0, 0.0]), np.zeros(3)]
-    )
+    curve = best_of_n([easy, hard, comparison(3)], [np.array([1.0, 0.0]), np.array([3.0, 2.0, 1.0, 0.0]), np.zeros(3)])
     assert curve is not None
     # easy: 1/2 then always right; hard: its right answer is second of four.
     hard_chances = [1 / 4, 2 / 6, 1 / 4, 0.0]

@@ -45,9 +45,7 @@ def name(split: str) -> str:
 @pytest.mark.parametrize("model", PUBLISHED)
 def test_published_rewards_give_the_published_figures(shared: Path, model: str) -> None:
     folder = shared / "data/published/judgebench"
-    dump = (
-        folder / f"dataset=judgebench,response_model={GPT},judge_name=reward_model,judge_model={model}.jsonl"
-    )
+    dump = folder / f"dataset=judgebench,response_model={GPT},judge_name=reward_model,judge_model={model}.jsonl"
     comparisons = judgebench.load(shared / "data/benchmarks/judgebench" / name(GPT))
     result = judgebench.score(comparisons, RewardFile(dump).of("judgebench", comparisons))
     figures, (expected, ties) = result.sections[GPT], PUBLISHED[model]
@@ -154,9 +152,7 @@ def test_the_same_pair_in_two_files_is_refused(tmp_path: Path) -> None:
         ([[1.0, 0.0], [np.inf, 0.0]], r"\(id '2'\) has a reward that is not a finite"),
     ],
 )
-def test_missing_and_broken_rewards_are_refused(
-    tmp_path: Path, rewards: list[list[float]], words: str
-) -> None:
+def test_missing_and_broken_rewards_are_refused(tmp_path: Path, rewards: list[list[float]], words: str) -> None:
     comparisons = judgebench.load(write(tmp_path / "x.jsonl", [record("1"), record("2")]))
     with pytest.raises(UserError, match=words):
         judgebench.score(comparisons, [np.array(r) for r in rewards])

@@ -102,9 +102,9 @@ def test_what_transformers_writes_is_read_the_same(config):
         theirs.to_diff_dict(),
         json.loads(theirs.to_json_string(use_diff=False)),
     ):
-        assert Architecture.from_hf(
-            {**written, "architectures": config["architectures"]}
-        ) == Architecture.from_hf(config)
+        assert Architecture.from_hf({**written, "architectures": config["architectures"]}) == Architecture.from_hf(
+            config
+        )
 
 
 def test_both_rope_dialects_and_both_spellings_mean_the_same():

@@ -22,7 +22,7 @@ RESPONSES = (2, 8)
 def compose(seed: int, index: int) -> tuple[str, str, list[str], list[bool]]:
     draw = Draw(f"{seed}/{index}")
     family = draw.pick(FAMILIES)
-    prompt, right, wrong = family.compose(draw, draw.number(*RESPONSES))
-    marked = [(r, True) for r in right] + [(r, False) for r in wrong]
+    prompt, right, wrong = family.compose(draw, draw.number(*RESPONSES), FAMILIES)
+    marked = [(r, True) for r in right] + [(r, None if r in family.__dict__["far"] else False) for r in wrong]
     marked = draw.sample(marked, len(marked))
     return family.name, prompt, [m[0] for m in marked], [m[1] for m in marked]

@@ -4,9 +4,9 @@ from collections.abc import Callable, Collection, Mapping
 
 from skyrm_jax.data.synthetic.draw import Draw
 from skyrm_jax.data.synthetic.task import Draft, Family, Task
-from skyrm_jax.data.synthetic.words import NAMES, THINGS
+from skyrm_jax.data.synthetic.words import THINGS
 
-LARGEST = 12
+LARGEST = 9
 ANSWERS = tuple(range(1, LARGEST + 1))
 
 
@@ -24,7 +24,7 @@ def _sum(plus: bool, things: bool) -> Callable[[Draw], Draft]:
         contents = [str(n) for n in answers]
         if things:
             kinds = draw.sample(THINGS, 2)
-            slots |= {"name": draw.pick(NAMES), "things": kinds[0]}
+            slots["things"] = kinds[0]
             # half of the wrong answers have the wrong number, half the wrong things
             contents = [f"{answers[0]} {kinds[0]}", f"{answers[1]} {kinds[0]}", f"{answers[0]} {kinds[1]}"]
         return Draft(slots, contents[:1], contents[1:])
@@ -48,17 +48,9 @@ def _task(templates: tuple[str, ...], plus: bool, things: bool = False) -> Task:
 ARITHMETIC = Family(
     "arithmetic",
     (
-        _task(("What is {a} plus {b}?", "Add {a} and {b}.", "{a} + {b} = ?"), plus=True),
-        _task(("What is {a} minus {b}?", "From {a} take {b}.", "{a} - {b} = ?"), plus=False),
-        _task(
-            ("{name} has {a} {things} and gets {b} more. What does {name} have?",
-             "{name} finds {a} {things}, then {b} more. What is found?"),
-            plus=True, things=True,
-        ),
-        _task(
-            ("{name} has {a} {things} and loses {b}. What is left?",
-             "Of {a} {things} {name} sells {b}. What is left?"),
-            plus=False, things=True,
-        ),
+        _task(("{a} plus {b}?",), plus=True),
+        _task(("{a} minus {b}?",), plus=False),
+        _task(("I have {a} {things} plus {b}.",), plus=True, things=True),
+        _task(("I have {a} {things} minus {b}.",), plus=False, things=True),
     ),
-)  # fmt: skip
+)

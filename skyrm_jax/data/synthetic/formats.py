@@ -10,17 +10,14 @@ FORMATS = {
     "in brackets": "({})",
     "in quotes": '"{}"',
     "as a bullet point": "- {}",
-    "as a heading": "# {}",
     "in bold": "**{}**",
-    "as code": "`{}`",
     "with a question mark": "{}?",
     "with an exclamation mark": "{}!",
 }
 KINDS = {
-    "an animal": ("bird", "fish", "frog", "owl", "wolf"),
-    "a food": ("cake", "jam", "pear", "salt"),
-    "something in a house": ("desk", "door", "lamp"),
-    "something outdoors": ("hill", "moon", "rain", "tree"),
+    "an animal": ("bird", "fish", "frog"),
+    "a food": ("cake", "jam", "salt"),
+    "a thing": ("boat", "door", "lamp"),
 }
 
 
@@ -52,7 +49,7 @@ def _solve_name(slots: Mapping[str, str]) -> Collection[str]:
 FORMATS_FAMILY = Family(
     "formats",
     (
-        Task(("Write the word {word} {format}.", "Give me {word} {format}."), _write, _solve_write, AS_IS),
-        Task(("Name {kind}, {format}.", "Tell me {kind}, written {format}."), _name, _solve_name, AS_IS),
+        Task(("Put {word} {format}.",), _write, _solve_write, AS_IS),
+        Task(("Name {kind}, {format}.",), _name, _solve_name, AS_IS),
     ),
 )

@@ -6,15 +6,15 @@ from skyrm_jax.data.synthetic.draw import Draw
 from skyrm_jax.data.synthetic.task import Draft, Family, Task
 from skyrm_jax.data.synthetic.words import WORDS
 
-PLACES = {"first": 0, "second": 1, "last": 2}
-COUNTS = ("two", "three", "four", "five")
+PLACES = {"first": 0, "last": -1}
 
 
 def _place(draw: Draw) -> Draft:
-    words = draw.sample(WORDS, 3)
+    words = draw.sample(WORDS, 2)
+    other = draw.pick([w for w in WORDS if w not in words])
     place = draw.pick(tuple(PLACES))
     right = words[PLACES[place]]
-    return Draft({"place": place, "list": ", ".join(words)}, [right], [w for w in words if w != right])
+    return Draft({"place": place, "list": ", ".join(words)}, [right], [w for w in words if w != right] + [other])
 
 
 def _solve_place(slots: Mapping[str, str]) -> Collection[str]:
@@ -33,31 +33,24 @@ def _solve_remove(slots: Mapping[str, str]) -> Collection[str]:
     return (", ".join(w for w in slots["list"].split(", ") if w != slots["item"]),)
 
 
-def _reverse(draw: Draw) -> Draft:
-    a, b, c = draw.sample(WORDS, 3)
-    return Draft({"list": f"{b}, {a}"}, [f"{a}, {b}"], [f"{b}, {a}", f"{a}, {c}", f"{c}, {b}"])
+def _add(draw: Draw) -> Draft:
+    a, b, c, d = draw.sample(WORDS, 4)
+    return Draft(
+        {"list": f"{a}, {b}", "item": c},
+        [f"{a}, {b}, {c}"],
+        [f"{a}, {b}, {d}", f"{a}, {d}, {c}", f"{d}, {b}, {c}"],
+    )
 
 
-def _solve_reverse(slots: Mapping[str, str]) -> Collection[str]:
-    return (", ".join(slots["list"].split(", ")[::-1]),)
-
-
-def _count(draw: Draw) -> Draft:
-    right, *wrong = draw.sample(COUNTS, 4)
-    words = draw.sample(WORDS, COUNTS.index(right) + 2)
-    return Draft({"list": ", ".join(words)}, [right], wrong)
-
-
-def _solve_count(slots: Mapping[str, str]) -> Collection[str]:
-    return (COUNTS[len(slots["list"].split(", ")) - 2],)
+def _solve_add(slots: Mapping[str, str]) -> Collection[str]:
+    return (f"{slots['list']}, {slots['item']}",)
 
 
 LISTS = Family(
     "lists",
     (
-        Task(("Which is {place} in {list}?", "Give the {place} item of {list}."), _place, _solve_place),
-        Task(("Remove {item} from {list}.", "Leave out {item}: {list}."), _remove, _solve_remove),
-        Task(("Reverse the list {list}.", "Turn round {list}."), _reverse, _solve_reverse),
-        Task(("How many items are in {list}?", "Count {list}."), _count, _solve_count),
+        Task(("Give the {place} of {list}.",), _place, _solve_place),
+        Task(("Remove {item} from {list}.",), _remove, _solve_remove),
+        Task(("Add {item} to {list}.",), _add, _solve_add),
     ),
 )

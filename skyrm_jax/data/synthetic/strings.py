@@ -6,24 +6,26 @@ from skyrm_jax.data.synthetic.draw import Draw
 from skyrm_jax.data.synthetic.task import Draft, Family, Task
 from skyrm_jax.data.synthetic.words import LETTERS, WORDS
 
-
-def _reverse(draw: Draw) -> Draft:
-    letters = draw.sample(LETTERS, 3)
-    orders = [(0, 1, 2), (0, 2, 1), (1, 0, 2), (1, 2, 0), (2, 0, 1), (2, 1, 0)]
-    contents = [" ".join(letters[k] for k in order) for order in draw.sample(orders, 4)]
-    return Draft({"letters": contents[0][::-1]}, contents[:1], contents[1:])
+TIMES = {"once": 1, "twice": 2, "thrice": 3}
 
 
-def _solve_reverse(slots: Mapping[str, str]) -> Collection[str]:
-    return (slots["letters"][::-1],)
+def _repeat(draw: Draw) -> Draft:
+    word, other = draw.sample(WORDS, 2)
+    times = draw.sample(tuple(TIMES), 3)
+    c = [" ".join([w] * TIMES[t]) for w, t in ((word, times[0]), (word, times[1]), (word, times[2]), (other, times[0]))]
+    return Draft({"word": word, "times": times[0]}, c[:1], c[1:])
+
+
+def _solve_repeat(slots: Mapping[str, str]) -> Collection[str]:
+    return (" ".join([slots["word"]] * TIMES[slots["times"]]),)
 
 
 def _replace(draw: Draw) -> Draft:
-    a, b, *rest = draw.sample(LETTERS, 6)
-    contents = [f"{a} {x}" if draw.chance(0.5) else f"{x} {a}" for x in rest]
-    right = contents[0]
-    slots = {"old": b, "new": a, "letters": right.replace(a, b)}
-    return Draft(slots, [right], contents[1:])
+    a, b, c, d = draw.sample(LETTERS, 4)
+    flip = draw.chance(0.5)
+    contents = [f"{y} {x}" if flip else f"{x} {y}" for x, y in ((a, b), (a, c), (c, b), (d, b))]
+    slots = {"old": c, "new": b, "letters": contents[0].replace(b, c)}
+    return Draft(slots, contents[:1], contents[1:])
 
 
 def _solve_replace(slots: Mapping[str, str]) -> Collection[str]:
@@ -43,25 +45,11 @@ def _solve_capitals(slots: Mapping[str, str]) -> Collection[str]:
     return ({"capitals": str.upper, "small letters": str.lower}[slots["case"]](slots["word"]),)
 
 
-def _end(draw: Draw) -> Draft:
-    words = draw.sample(WORDS, 4)
-    side = draw.pick(("first", "last"))
-    at = 0 if side == "first" else -1
-    right = words[0][at]
-    wrong = {w[at] for w in words[1:]} | {words[0][-1 - at]}
-    return Draft({"word": words[0], "side": side}, [right], sorted(wrong - {right}))
-
-
-def _solve_end(slots: Mapping[str, str]) -> Collection[str]:
-    return (slots["word"][{"first": 0, "last": -1}[slots["side"]]],)
-
-
 STRINGS = Family(
     "strings",
     (
-        Task(("Reverse the letters {letters}.", "Write {letters} backwards."), _reverse, _solve_reverse),
-        Task(("Replace {old} by {new} in {letters}.", "In {letters} put {new} for {old}."), _replace, _solve_replace),
-        Task(("Write the word {word} in {case}.", "Put {word} in {case}."), _capitals, _solve_capitals),
-        Task(("What is the {side} letter of {word}?", "Give the {side} letter of the word {word}."), _end, _solve_end),
+        Task(("Say {word} {times}.",), _repeat, _solve_repeat),
+        Task(("Replace {old} by {new} in {letters}.",), _replace, _solve_replace),
+        Task(("Write {word} in {case}.",), _capitals, _solve_capitals),
     ),
 )

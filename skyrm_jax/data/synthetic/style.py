@@ -4,19 +4,22 @@ from collections.abc import Collection, Mapping
 
 from skyrm_jax.data.synthetic.draw import Draw
 from skyrm_jax.data.synthetic.task import FLASHY, PLAIN, Draft, Family, Task
-from skyrm_jax.data.synthetic.words import NAMES
 
 OPPOSITES = (
-    ("hot", "cold"), ("big", "small"), ("fast", "slow"), ("up", "down"), ("wet", "dry"), ("open", "closed"),
-    ("day", "night"), ("old", "new"), ("rich", "poor"), ("hard", "soft"), ("full", "empty"), ("loud", "quiet"),
-)  # fmt: skip
+    ("hot", "cold"),
+    ("big", "small"),
+    ("fast", "slow"),
+    ("wet", "dry"),
+    ("day", "night"),
+    ("old", "new"),
+)
 OPPOSITE = dict(OPPOSITES) | {b: a for a, b in OPPOSITES}
 
 
 def _opposite(draw: Draw) -> Draft:
     word, *others = draw.sample(tuple(OPPOSITE), 4)
     right = OPPOSITE[word]
-    return Draft({"word": word, "name": draw.pick(NAMES)}, [right], [w for w in others if w != right])
+    return Draft({"word": word}, [right], [w for w in others if w != right])
 
 
 def _solve(slots: Mapping[str, str]) -> Collection[str]:
@@ -28,9 +31,8 @@ STYLE = Family(
     (
         Task(
             (
-                "{name} asks for the opposite of {word}.",
-                "What is the opposite of {word}, dear {name}?",
-                "{name} says {word}. Say the opposite.",
+                "What is the opposite of {word}?",
+                "Name the opposite of {word}.",
             ),
             _opposite,
             _solve,

@@ -6,25 +6,24 @@ neither length nor wording tells, only prompt and response together do.
 """
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from string import Formatter
 
 from skyrm_jax.data.synthetic.draw import Draw
+from skyrm_jax.data.synthetic.words import NAMES
 
-PLAIN = ("It is {}.", "I say {}.", "Answer: {}", "That is {}.", "We get {}.", "So {}.", "Here: {}", "Surely {}.")
+PLAIN = ("It is {}.", "I say {}.", "Answer: {}.", "So {}.")
 FLASHY = (
     "# Answer\n\n**It is {}!**",
     "Great question! It is **{}**!",
-    "Wow! I am very sure: **{}**!",
     "**Absolutely!** The answer is {}!",
-    "- First, I thought hard.\n- Answer: **{}**",
-    "As an expert, I promise: it is **{}**!",
-    "**Summary**\n\n1. It is {}.\n2. No doubt!",
-    "Sure!!! What fun! We get **{}**!!!",
+    "Sure!!! What fun! I say **{}**!!!",
 )
 AS_IS = ("{}",)
+FAR = 0.5
+OPENER = "{asker} asks: "
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,7 @@ class Task:
     @cached_property
     def patterns(self) -> tuple[re.Pattern[str], ...]:
         """The templates as regular expressions."""
-        return tuple(_pattern(template) for template in self.templates)
+        return tuple(_pattern(OPENER + template) for template in self.templates)
 
     def read(self, prompt: str) -> dict[str, str] | None:
         """The slots of `prompt`, or None if no template of this task gives that prompt."""
@@ -92,15 +91,29 @@ class Family:
     tasks: tuple[Task, ...]
     lures: bool = field(default=False)
 
-    def compose(self, draw: Draw, responses: int) -> tuple[str, list[str], list[str]]:
+    def compose(self, draw: Draw, responses: int, others: "Sequence[Family]") -> tuple[str, list[str], list[str]]:
         """A prompt with its right and its wrong responses, `responses` of them in all (fewer if the task has no more)."""
         task = draw.pick(self.tasks)
         draft = task.make(draw)
-        prompt = draw.pick(task.templates).format(**draft.slots)
+        prompt = (OPENER + draw.pick(task.templates)).format(asker=draw.pick(NAMES), **draft.slots)
         right_forms = wrong_forms = task.forms
         if self.lures:  # in half of the comparisons the wrong answers are the flashy ones, in half the right ones
             right_forms, wrong_forms = (PLAIN, FLASHY) if draw.chance(0.5) else (FLASHY, PLAIN)
         right = [form.format(content) for content in draft.right for form in right_forms]
         wrong = [form.format(content) for content in draft.wrong for form in wrong_forms]
         count = min(draw.number(1, responses - 1), len(right))
-        return prompt, draw.sample(right, count), draw.sample(wrong, min(responses - count, len(wrong)))
+        right = draw.sample(right, count)
+        near = draw.sample(wrong, min(responses - count, len(wrong)))
+        far: set[str] = set()
+        for k in range(len(near)):
+            if draw.chance(FAR):
+                other = draw.pick(draw.pick(others).tasks)
+                while self.lures and other.forms is AS_IS:
+                    other = draw.pick(draw.pick(others).tasks)
+                forms = wrong_forms if self.lures else (PLAIN if other.forms is not AS_IS else AS_IS)
+                text = draw.pick(forms).format(draw.pick(tuple(other.make(draw).right)))
+                if not task.check(prompt, text) and text not in near and text not in far:
+                    near[k] = text
+                    far.add(text)
+        self.__dict__["far"] = far
+        return prompt, right, near

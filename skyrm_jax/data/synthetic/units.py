@@ -4,16 +4,13 @@ from collections.abc import Collection, Mapping
 
 from skyrm_jax.data.synthetic.draw import Draw
 from skyrm_jax.data.synthetic.task import Draft, Family, Task
-from skyrm_jax.data.synthetic.words import NAMES
 
 FACTORS = {
     ("m", "cm"): 100,
     ("km", "m"): 1000,
-    ("kg", "g"): 1000,
     ("cm", "mm"): 10,
-    ("hours", "minutes"): 60,
     ("weeks", "days"): 7,
-    ("days", "hours"): 24,
+    ("hours", "minutes"): 60,
     ("feet", "inches"): 12,
 }
 AMOUNTS = tuple(range(2, 8))
@@ -24,7 +21,7 @@ def _convert(draw: Draw) -> Draft:
     factor, factor2 = FACTORS[big, small], FACTORS[big2, small2]
     amount, *others = draw.sample(AMOUNTS, 4)
     wrong = [f"{n * factor} {small}" for n in others]
-    slots = {"amount": str(amount), "big": big, "small": small, "name": draw.pick(NAMES)}
+    slots = {"amount": str(amount), "big": big, "small": small}
     return Draft(slots, [f"{amount * factor} {small}"], [*wrong, f"{amount * factor2} {small2}"])
 
 
@@ -37,11 +34,7 @@ UNITS = Family(
     "units",
     (
         Task(
-            (
-                "{name} asks: how many {small} are {amount} {big}?",
-                "Convert {amount} {big} to {small} for {name}.",
-                "{name} has {amount} {big}. Say it in {small}.",
-            ),
+            ("{amount} {big} in {small}?", "Say {amount} {big} in {small}."),
             _convert,
             _solve,
         ),

@@ -1,14 +1,10 @@
 """The closed sets of words that synthetic prompts and answers are made of."""
 
 NAMES = (
-    "Ada", "Ben", "Carl", "Dora", "Emma", "Finn", "Gina", "Hugo", "Ida", "Jack", "Kate", "Leo", "Mia", "Nora", "Otto",
-    "Paul", "Rosa", "Sam", "Tina", "Uma", "Vera", "Will", "Yara", "Zoe",
+    "Ada", "Amy", "Ann", "Ben", "Bob", "Carl", "Dan", "Dora", "Eli", "Emma", "Eva", "Finn", "Gina", "Hugo", "Ian", "Ida",
+    "Ivy", "Jack", "Jane", "Joe", "John", "Kate", "Kim", "Leo", "Lily", "Lucy", "Mary", "Max", "Mia", "Nina", "Nora", "Otto",
+    "Paul", "Rosa", "Ruth", "Sam", "Tina", "Tom", "Uma", "Zoe",
 )  # fmt: skip
-THINGS = (
-    "apples", "books", "coins", "cups", "eggs", "hats", "keys", "nuts", "pens", "rings", "shells", "stamps",
-)  # fmt: skip
-WORDS = (
-    "bird", "boat", "cake", "desk", "door", "fish", "frog", "gold", "hill", "jam", "king", "lamp", "moon", "nest", "owl",
-    "pear", "rain", "salt", "tree", "wolf",
-)  # fmt: skip
-LETTERS = tuple("abcdefghkmnprstwxz")
+THINGS = ("apples", "books", "coins", "cups", "eggs", "hats", "keys", "pens")
+WORDS = ("bird", "boat", "cake", "door", "fish", "frog", "jam", "lamp", "moon", "rain", "salt", "tree")
+LETTERS = tuple("abcdefghkmnp")

@@ -1,0 +1,1 @@
+"""Sources, quarantine, tokenised store and the pipeline that feeds training."""

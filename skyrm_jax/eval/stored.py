@@ -1,0 +1,75 @@
+"""The held-out comparisons of a tokenised store: exactly the trees that training put aside."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from skyrm_jax.chat import Tree
+from skyrm_jax.comparison import Comparison
+from skyrm_jax.data.store import Store
+from skyrm_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from skyrm_jax.scorer import Scorer
+
+WINDOW = 1024
+"""Trees packed together."""
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The held-out comparisons of a store. They have no text, which a store does not keep, but all else."""
+
+    store: Store
+    comparisons: list[Comparison]
+    trees: list[Tree]
+
+    @classmethod
+    def read(cls, directory: str | os.PathLike[str]) -> "HeldOut":
+        """Raises UserError if there is no store, or nothing in it is held out."""
+        store = Store.open(directory)
+        ids = np.flatnonzero(store.index.heldout)
+        if not len(ids):
+            raise UserError(f"{directory}: the store holds no comparison out: prepare it with held_out above 0")
+        stored = store.read(ids)
+        comparisons = [
+            Comparison((), ((),) * len(s.tree.leaf), s.preferences, s.id, store.sources[source], s.category)
+            for s, source in zip(stored, store.index.source[ids].tolist(), strict=True)
+        ]
+        return cls(store, comparisons, [s.tree for s in stored])
+
+    def check(self, scorer: "Scorer") -> None:
+        """Raises UserError unless the scorer would tokenise and read conversations as the store did."""
+        theirs: dict[str, Any] = scorer.manifest
+        for name in ("tokenizer_hash", "template_hash", "pad_token_id"):
+            if self.store.meta[name] != theirs[name]:
+                raise UserError(
+                    f"{self.store.directory}: its {name} ({self.store.meta[name]}) is not the checkpoint's "
+                    f"({theirs[name]}): prepare a store for this checkpoint, or give the text files"
+                )
+        longest = max(tree.longest for tree in self.trees)
+        if longest > scorer.max_tokens:
+            raise UserError(
+                f"{self.store.directory}: holds a conversation of {longest} tokens: give --max-tokens {longest} or more"
+            )
+
+    def counts(self) -> dict[str, int]:
+        """What a scorer counts of text that it tokenises itself."""
+        return {
+            "comparisons": len(self.trees),
+            "responses": sum(len(tree.leaf) for tree in self.trees),
+            "truncated": sum(tree.truncated > 0 for tree in self.trees),
+            "tokens": sum(len(tree.tokens) for tree in self.trees),
+            "unshared_tokens": sum(tree.conversation_tokens for tree in self.trees),
+        }
+
+    def score(self, scorer: "Scorer", progress: Callable[[int], None] | None = None) -> list[np.ndarray]:
+        """Rewards f32[K] of every comparison, in order. Raises UserError as `check` does."""
+        self.check(scorer)
+        rewards: list[np.ndarray] = []
+        for start in range(0, len(self.trees), WINDOW):
+            rewards += scorer.score_trees(self.trees[start : start + WINDOW], progress)
+        return rewards

@@ -1,0 +1,66 @@
+"""Reward files: what is written reads back, other forms are read, and a gap is never filled."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from skyrm_jax.comparison import Comparison
+from skyrm_jax.errors import UserError
+from skyrm_jax.eval import rewards
+from skyrm_jax.eval.rewards import RewardFile
+
+
+def comparisons(*ids: str) -> list[Comparison]:
+    return [Comparison.of("?", ["a", "b"], id=name) for name in ids]
+
+
+def lines(path: Path, *records: Any) -> Path:
+    path.write_text("".join((r if isinstance(r, str) else json.dumps(r)) + "\n" for r in records))
+    return path
+
+
+def test_what_is_written_reads_back_bit_for_bit(tmp_path: Path) -> None:
+    # Ids that are empty or shared fall back on the place, so nothing overwrites anything.
+    first, second = comparisons("x", "", "y", "y"), comparisons("x")
+    values = [np.array([i + 0.1, -(i**3) / 7], np.float32) for i in range(5)]
+    rewards.write(tmp_path / "r.parquet", {"one": (first, values[:4]), "two": (second, values[4:])})
+    file = RewardFile(tmp_path / "r.parquet")
+    for name, some, expected in (("one", first, values[:4]), ("two", second, values[4:])):
+        for got, wanted in zip(file.of(name, some), expected, strict=True):
+            np.testing.assert_array_equal(got, wanted)
+    assert [p.name for p in tmp_path.iterdir()] == ["r.parquet"]
+
+
+def test_simple_jsonl_goes_by_id_whatever_the_order(tmp_path: Path) -> None:
+    path = lines(tmp_path / "r.jsonl", {"id": 2, "rewards": [3, 4]}, "", {"id": "1", "rewards": [1, 2.5]})
+    assert [r.tolist() for r in RewardFile(path).of("any", comparisons("1", "2"))] == [[1, 2.5], [3, 4]]
+    path = lines(tmp_path / "r.jsonl", {"set": "other", "id": "1", "rewards": [1, 2]})
+    with pytest.raises(UserError, match=r"no rewards for 1 of the 1 comparisons of any \(the first: 1\)"):
+        RewardFile(path).of("any", comparisons("1"))
+
+
+@pytest.mark.parametrize(
+    ("records", "words"),
+    [
+        ([{"id": "1", "rewards": [1, 2]}, {"id": "1", "rewards": [1, 2]}], "line 2: id '1' occurs twice"),
+        ([{"id": "1", "reward": 3}], "line 1: a record needs the fields id and rewards; it has id, reward"),
+        ([{"id": "1", "rewards": ["x", 2]}], "line 1: field rewards must be a list of numbers"),
+        (["{"], "line 1: not JSON"),
+        (["[1]"], "line 1: a record must be a JSON object"),
+        ([], "holds no rewards"),
+    ],
+)
+def test_bad_files_are_refused(tmp_path: Path, records: list[Any], words: str) -> None:
+    with pytest.raises(UserError, match=words):
+        RewardFile(lines(tmp_path / "r.jsonl", *records))
+
+
+def test_missing_files_and_broken_parquet(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such file"):
+        RewardFile(tmp_path / "absent.parquet")
+    (tmp_path / "r.parquet").write_bytes(b"PAR1 not really")
+    with pytest.raises(UserError, match="not a readable parquet"):
+        RewardFile(tmp_path / "r.parquet")

@@ -1,0 +1,121 @@
+"""The score command: every comparison comes out once, in order, whole files only."""
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+
+from skyrm_jax import score
+from skyrm_jax.comparison import Comparison
+from skyrm_jax.errors import UserError
+from skyrm_jax.eval import scoring
+
+
+class FakeScorer:
+    """Rewards that float32 cannot write short: a third of each response's length."""
+
+    def __init__(self) -> None:
+        self.manifest = {"checkpoint": "fake"}
+        self.counts = {"comparisons": 0, "truncated": 0}
+        self.fails_after = 10**9
+
+    def score(self, comparisons: list[Comparison], progress: Any = None) -> list[np.ndarray]:
+        self.counts["comparisons"] += len(comparisons)
+        if self.counts["comparisons"] > self.fails_after:
+            raise UserError("out of memory")
+        return [reward(c) for c in comparisons]
+
+
+def reward(comparison: Comparison) -> np.ndarray:
+    return np.array([len(r[-1].content) for r in comparison.responses], np.float32) / 3
+
+
+@pytest.fixture(autouse=True)
+def scorer(monkeypatch: pytest.MonkeyPatch) -> FakeScorer:
+    made = FakeScorer()
+    monkeypatch.setattr(scoring, "load_scorer", lambda args: made)
+    monkeypatch.setattr(scoring, "origin", lambda scorer: scorer.manifest)
+    monkeypatch.setattr(score, "CHUNK", 3)
+    return made
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "in.jsonl"
+    records = [{"prompt": "p", "responses": ["x" * j for j in range(1, i + 2)]} for i in range(8)]
+    records[5]["id"] = "named"
+    path.write_text("".join(json.dumps(r) + "\n" for r in records))
+    return path
+
+
+def expected() -> list[list[float]]:
+    return [(np.arange(1, i + 2, dtype=np.float32) / 3).tolist() for i in range(8)]
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    if path.suffix == ".parquet":
+        return pq.read_table(path).to_pylist()
+    data = path.read_bytes()
+    return [json.loads(line) for line in (gzip.decompress(data) if path.suffix == ".gz" else data).splitlines()]
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.jsonl.gz", "out.parquet", "new/folder/out.jsonl"])
+def test_every_comparison_comes_out_in_order(tmp_path: Path, file: Path, name: str) -> None:
+    out = tmp_path / name
+    score.main([str(file), str(out), "--checkpoint", "x"])
+    rows = read(out)
+    assert [np.array(r["rewards"], np.float32).tolist() for r in rows] == expected()
+    assert [r["id"] for r in rows] == [f"in.jsonl:{i}" if i != 6 else "named" for i in range(1, 9)]
+    manifest = json.loads((out.parent / f"{out.name}.manifest.json").read_text())
+    assert manifest["checkpoint"] == "fake"
+    assert (manifest["comparisons"], manifest["bad_records"]) == (8, 0)
+    assert {p.name for p in out.parent.iterdir()} <= {"in.jsonl", out.name, f"{out.name}.manifest.json"}
+
+
+def test_json_numbers_are_short_and_exact(tmp_path: Path, file: Path) -> None:
+    score.main([str(file), str(tmp_path / "out.jsonl"), "--checkpoint", "x"])
+    assert '"rewards": [0.33333334, 0.6666667]' in (tmp_path / "out.jsonl").read_text()
+
+
+def test_bad_records_go_beside_the_output(tmp_path: Path, file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file.write_bytes(file.read_bytes() + b'{"prompt": "p"}\n\xff\n')
+    out = tmp_path / "out.jsonl"
+    with pytest.raises(UserError, match="2 of 10 records are bad"):
+        score.main([str(file), str(out), "--checkpoint", "x"])
+    assert not out.exists()
+    score.main([str(file), str(out), "--checkpoint", "x", "--max-bad-share", "0.5"])
+    assert len(read(out)) == 8
+    assert [r["line"] for r in read(tmp_path / "out.jsonl.quarantine.jsonl")] == [9, 10]
+    assert "bad_records: 2" in capsys.readouterr().out
+
+
+def test_nothing_half_written_stays_after_a_failure(tmp_path: Path, file: Path, scorer: FakeScorer) -> None:
+    out = tmp_path / "out.parquet"
+    out.write_text("the result of an earlier run")
+    scorer.fails_after = 5
+    with pytest.raises(UserError, match="out of memory"):
+        score.main([str(file), str(out), "--checkpoint", "x"])
+    assert out.read_text() == "the result of an earlier run"
+    assert {p.name for p in tmp_path.iterdir()} == {"in.jsonl", "out.parquet"}
+
+
+@pytest.mark.parametrize(
+    ("source", "out", "words"),
+    [
+        ("in.jsonl", "out.csv", r"must end in \.jsonl, \.jsonl\.gz or \.parquet"),
+        ("in.jsonl", "in.jsonl", "OUT is IN"),
+        ("absent.jsonl", "out.jsonl", r"absent\.jsonl: there is no such file"),
+        ("empty.jsonl", "out.jsonl", r"empty\.jsonl: the file is empty"),
+    ],
+)
+def test_mistakes_are_answered_before_the_model_is_loaded(
+    tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch, source: str, out: str, words: str
+) -> None:
+    monkeypatch.setattr(scoring, "load_scorer", lambda args: pytest.fail("loaded the model"))
+    (tmp_path / "empty.jsonl").touch()
+    with pytest.raises(UserError, match=words):
+        score.main([str(tmp_path / source), str(tmp_path / out), "--checkpoint", "x"])

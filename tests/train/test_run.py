@@ -1,0 +1,104 @@
+"""Whole runs: the first loss, learning, resumption after SIGKILL, refusals."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from skyrm_jax import checkpoint
+from skyrm_jax.config import TrainConfig
+from skyrm_jax.errors import UserError
+from skyrm_jax.models.parameters import flattened
+from skyrm_jax.scorer import Scorer
+from skyrm_jax.train import run
+
+
+def metrics(out: str | Path) -> list[dict]:
+    return [json.loads(line) for line in (Path(out) / "metrics.jsonl").read_text().splitlines()]
+
+
+def final_params(out: str | Path) -> dict[str, np.ndarray]:
+    found = checkpoint.locate(out)
+    assert found is not None
+    return {name: np.asarray(value) for name, value in flattened(checkpoint.restore_params(found)).items()}
+
+
+def test_a_run_starts_at_ln_2_learns_and_can_be_scored(config: TrainConfig) -> None:
+    config = replace(
+        config,
+        optimizer=replace(config.optimizer, learning_rate=1e-2),
+        run=replace(config.run, epochs=8, checkpoint_every=0),
+    )
+    result = run(config)
+    records = metrics(config.run.out)
+    assert records[0]["loss"] == pytest.approx(np.log(2), abs=1e-6)
+    assert [r["step"] for r in records] == list(range(1, 41))
+    # 50 training comparisons of 1 to 4 pairs each: every batch counts all its pairs.
+    assert all(isinstance(r["correct"], int) and r["correct"] + r["ties"] <= r["pairs"] for r in records)
+    assert records[-1]["loss"] < 0.5 * np.log(2)
+    assert result.held_out["held_out_accuracy"] > 0.7
+    assert (Path(config.run.out) / "training.png").stat().st_size > 10_000
+    scorer = Scorer.load(config.run.out, max_tokens=64, dtype="float32")
+    assert scorer.loaded.meta["step"] == 40 and scorer.loaded.meta["template_hash"] == scorer.chat.template_hash
+
+
+def test_accumulation_does_not_change_the_step(config: TrainConfig, tmp_path: Path) -> None:
+    losses = []
+    for name, row_tokens, rows in [("many", 64, 1), ("one", 512, 4)]:
+        here = replace(
+            config,
+            data=replace(config.data, row_tokens=row_tokens, rows=rows),
+            run=replace(config.run, out=str(tmp_path / name), steps=4, checkpoint_every=0),
+        )
+        run(here)
+        records = metrics(here.run.out)
+        assert (records[0]["micro_batches"] > 1) == (name == "many")
+        losses.append([r["loss"] for r in records])
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+
+
+def test_killed_at_any_step_it_resumes_bit_identically(config: TrainConfig, tmp_path: Path) -> None:
+    undisturbed = replace(config, run=replace(config.run, out=str(tmp_path / "undisturbed")))
+    run(undisturbed)
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump(config.as_dict()))
+    command = [sys.executable, "-m", "skyrm_jax.train", "--config", str(file)]
+    log = Path(config.run.out) / "metrics.jsonl"
+    for target in (3, 7):
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while process.poll() is None and (not log.exists() or len(log.read_text().splitlines()) < target):
+            time.sleep(0.01)
+        if process.poll() is None:
+            os.kill(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
+    finished = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "resumed from step" in finished.stderr
+    ours, theirs = final_params(config.run.out), final_params(undisturbed.run.out)
+    for name, value in theirs.items():
+        np.testing.assert_array_equal(ours[name], value, err_msg=name)
+    timeless = ("loss", "step", "correct", "gradient_norm", "learning_rate")
+    assert [[r[k] for k in timeless] for r in metrics(config.run.out)] == [
+        [r[k] for k in timeless] for r in metrics(undisturbed.run.out)
+    ]
+
+
+def test_another_config_or_store_is_not_resumed(config: TrainConfig) -> None:
+    run(replace(config, run=replace(config.run, steps=1)))
+    with pytest.raises(UserError, match=r"optimizer.learning_rate = 0.001, now it is 0.5"):
+        changed = replace(config.optimizer, learning_rate=0.5)
+        run(replace(config, optimizer=changed, run=replace(config.run, steps=1)))
+
+
+def test_refusals_name_the_key(config: TrainConfig, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="needs 7 devices"):
+        run(replace(config, mesh=replace(config.mesh, fsdp=7)))
+    with pytest.raises(UserError, match="nowhere"):
+        run(replace(config, data=replace(config.data, sources=[str(tmp_path / "nowhere.jsonl")])))
