@@ -132,8 +132,10 @@ class Located:
         return self.directory / "tokenizer"
 
 
-def locate(path: Path | str) -> Located | None:
+def locate(path: Path | str, unfinished_ok: bool = False) -> Located | None:
     """The checkpoint at `path` (DIR: its newest; DIR/checkpoints/STEP: that one), or None if it is not one of ours.
+
+    With `unfinished_ok` also None where a run was stopped before its first checkpoint was finished.
 
     Raises:
         UserError: the folder is ours but holds no finished checkpoint, or one of another format.
@@ -146,6 +148,8 @@ def locate(path: Path | str) -> Located | None:
         return None
     with manager(path) as reader:
         found = reader.all_steps()
+        if not found and unfinished_ok:
+            return None
         if not found or (step is not None and step not in found):
             raise UserError(
                 f"{path}/checkpoints holds no finished checkpoint{'' if step is None else f' {step}'}; "

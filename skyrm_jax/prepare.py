@@ -132,7 +132,7 @@ def split(prompts: UInt64[np.ndarray, "n"], held_out: float) -> Bool[np.ndarray,
 def prompt_hash(comparison: Comparison, seed: int) -> int:
     """64 bits that depend on the seed and on how the prompt opens: its messages up to the first user turn.
 
-    Longer and shorter cuts of one dialogue open alike (an eighth of hh-rlhf's prompts continue another one), and the
+    Longer and shorter cuts of one dialogue open alike (one in eighteen of hh-rlhf's prompts continues another one), and the
     longer holds an answer to the shorter: they must not be on different sides of a split.
     """
     roles = [message.role for message in comparison.prompt]

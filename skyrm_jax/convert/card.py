@@ -4,6 +4,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from skyrm_jax.chat import DATE
 from skyrm_jax.checkpoint import POOLING, versions
 from skyrm_jax.models.architecture import HF_NAMES, Architecture
 
@@ -58,7 +59,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 tokenizer = AutoTokenizer.from_pretrained(FOLDER)
 model = AutoModelForSequenceClassification.from_pretrained(FOLDER)
 conversation = [{{"role": "user", "content": "2 + 2?"}}, {{"role": "assistant", "content": "4"}}]
-text = tokenizer.apply_chat_template(conversation, tokenize=False)
+text = tokenizer.apply_chat_template(conversation, tokenize=False, date_string="{DATE}")
 ids = tokenizer(text, add_special_tokens=False, return_tensors="pt").input_ids
 with torch.no_grad():
     print(model(ids).logits[0, 0].item())

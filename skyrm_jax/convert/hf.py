@@ -44,7 +44,7 @@ def resolve(source: str, revision: str | None = None) -> Path:
         UserError: it is neither a folder nor a Hub id that can be fetched.
     """
     folder = Path(source)
-    if folder.is_dir():
+    if source and folder.is_dir():
         if revision is not None:
             raise UserError(f"--revision is for Hub ids, and {source} is a folder")
         return folder
@@ -295,6 +295,8 @@ def _write_weights(
         file = WEIGHTS if len(groups) == 1 else f"model-{number:05d}-of-{len(groups):05d}.safetensors"
         tensors = {tensor.name: _tensor_value(tensor, flat, dtype) for tensor in group}
         save_file(tensors, folder / file, metadata={"format": "pt"})
+        # safetensors makes files that only their owner may read; weights are as readable as the rest.
+        shutil.copymode(folder / "config.json", folder / file)
         weight_map |= dict.fromkeys(tensors, file)
         total += sum(value.nbytes for value in tensors.values())
     if len(groups) > 1:

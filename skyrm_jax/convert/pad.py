@@ -35,7 +35,7 @@ def choose_pad_token(folder: Path, configured: int | None, wanted: str | None = 
     for token in WELL_KNOWN:
         if token in ids:
             return ids[token]
-    spare = [token for token in ids if "reserved" in token][:3]
+    spare = [token for token in ids if token.startswith("<|reserved")][:2]
     raise UserError(
         f"{folder}: neither config.json nor the tokenizer says which token is padding, and the scored token "
         "depends on it. Name one that never appears in text with --pad-token"

@@ -12,7 +12,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from skyrm_jax.comparison import FORMS, Comparison
-from skyrm_jax.errors import UserError
 
 if TYPE_CHECKING:
     from skyrm_jax.scorer import Scorer

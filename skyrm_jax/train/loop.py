@@ -73,12 +73,12 @@ def run(config: TrainConfig, console: Console | None = None) -> Result:
     store = setup.open_store(config, begin, console)
     facts = {
         "config": config.as_dict(),
-        "store": setup.fingerprint(store),
+        "store": store.fingerprint,
         "max_tokens": config.data.max_tokens,
         "template_hash": begin.chat.template_hash,
         "tokenizer_hash": begin.chat.tokenizer_hash,
     }
-    resumed = checkpoint.locate(out)
+    resumed = checkpoint.locate(out, unfinished_ok=True)
     if resumed is None:
         setup.keep_tokenizer(begin, config.data.template, out)
     else:

@@ -1,7 +1,5 @@
 """What a run starts from: its tokenised store and its model."""
 
-import hashlib
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,11 +122,6 @@ def prepare_options(config: TrainConfig, begin: Start) -> PrepareOptions:
         seed=config.run.seed,
         max_bad_share=d.max_bad_share,
     )
-
-
-def fingerprint(store: Store) -> str:
-    """SHA-256 of what store.json says, which holds the checksum of every file: the same for the same data."""
-    return hashlib.sha256(json.dumps(store.meta, sort_keys=True).encode()).hexdigest()
 
 
 def starting_params(config: TrainConfig, begin: Start, mesh: Mesh) -> Params:

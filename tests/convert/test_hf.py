@@ -72,6 +72,7 @@ def test_import_and_export_give_back_identical_tensors(tmp_path, base, dtype):
     assert index["metadata"]["total_size"] == sum(value.nbytes for value in before.values())
     assert set(index["weight_map"].values()) == {file.name for file in (tmp_path / "back").glob("*.safetensors")}
     assert json.loads((tmp_path / "back" / "config.json").read_text())["dtype"] == dtype
+    assert len({file.stat().st_mode for file in (tmp_path / "back").iterdir()}) == 1
 
 
 @pytest.mark.parametrize("base", BASES)
@@ -203,8 +204,8 @@ UP = "model.layers.1.mlp.up_proj.weight"
 BROKEN = [
     ("missing", UP, lambda t: t.pop(UP)),
     ("missing", "score.weight", lambda t: t.pop("score.weight")),
-    ("not part", "model.layers.2.mlp.up_proj.weight", lambda t: t.update({UP.replace("1", "2"): t[UP].clone()})),
-    ("not part", "q_proj.bias", lambda t: t.update({"model.layers.0.self_attn.q_proj.bias": torch.zeros(64)})),
+    ("unknown", "model.layers.2.mlp.up_proj.weight", lambda t: t.update({UP.replace("1", "2"): t[UP].clone()})),
+    ("unknown", "q_proj.bias", lambda t: t.update({"model.layers.0.self_attn.q_proj.bias": torch.zeros(64)})),
     ("shape", UP, lambda t: t.update({UP: t[UP].T.contiguous()})),
     ("dtype", UP, lambda t: t.update({UP: t[UP].to(torch.int8)})),
     ("--dtype", UP, lambda t: t.update({UP: t[UP].to(torch.bfloat16)})),
@@ -251,6 +252,29 @@ def test_sources_that_are_neither_folder_nor_hub_id(tmp_path):
             resolve(source)
     with pytest.raises(UserError, match="--revision"):
         resolve(str(tmp_path), "main")
+
+
+def test_hub_ids_are_fetched_without_code_or_pickles(tmp_path, monkeypatch):
+    import huggingface_hub
+
+    asked: dict[str, Any] = {}
+
+    def fetch(repo: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+        asked.update(repo=repo, revision=revision, patterns=allow_patterns)
+        return str(tmp_path)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
+    assert resolve("owner/name", "v2") == tmp_path
+    assert (asked["repo"], asked["revision"]) == ("owner/name", "v2")
+    assert not any(pattern.endswith((".py", ".bin", "*")) and not pattern.startswith(("tokenizer", "chat_template"))
+                   for pattern in asked["patterns"])  # fmt: skip
+
+    def fail(*_: Any, **__: Any) -> str:
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+    with pytest.raises(UserError, match=r"owner/name is not a folder.*no route"):
+        resolve("owner/name")
 
 
 def test_writing_never_leaves_half_a_folder(tmp_path, monkeypatch):
