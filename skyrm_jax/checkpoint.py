@@ -21,7 +21,7 @@ from jax.sharding import Mesh
 
 from skyrm_jax.errors import UserError
 from skyrm_jax.models.architecture import Architecture
-from skyrm_jax.models.parameters import Params, abstract, shardings
+from skyrm_jax.models.parameters import Params, abstract, flattened, nested, shardings
 
 FORMAT = 1
 POOLING = "right-most token whose id is not pad_token_id"
@@ -38,12 +38,12 @@ def versions() -> dict[str, str]:
     return found
 
 
-def metadata(architecture: Architecture, dtype: str, provenance: dict[str, Any]) -> dict[str, Any]:
-    """What is recorded beside the arrays."""
+def metadata(architecture: Architecture, dtypes: dict[str, str], provenance: dict[str, Any]) -> dict[str, Any]:
+    """What is recorded beside the arrays; `dtypes` are those of the parameters, by dotted path."""
     return {
         "format": FORMAT,
         "architecture": architecture.to_dict(),
-        "dtype": dtype,
+        "dtypes": dtypes,
         "pooling": POOLING,
         "versions": versions(),
         **provenance,
@@ -103,13 +103,13 @@ def save_model(
     if (directory / "checkpoints").exists():
         raise UserError(f"{directory} holds checkpoints already; choose another folder or remove it")
     copy_tokenizer(tokenizer, directory)
-    dtype = str(params["embed"].dtype)
+    dtypes = {path: str(value.dtype) for path, value in flattened(params).items()}
     with manager(directory) as writer:
         writer.save(
             0,
             args=ocp.args.Composite(
                 model=ocp.args.StandardSave(params),
-                meta=ocp.args.JsonSave(metadata(architecture, dtype, provenance)),
+                meta=ocp.args.JsonSave(metadata(architecture, dtypes, provenance)),
             ),
         )
         writer.wait_until_finished()
@@ -164,7 +164,6 @@ def locate(path: Path | str, unfinished_ok: bool = False) -> Located | None:
 
 def restore_params(found: Located, mesh: Mesh | None = None, dtype: Any = None) -> Params:
     """The parameters of a checkpoint, in `dtype` (default: as stored), sharded over `mesh`."""
-    dtype = jnp.dtype(dtype or found.meta["dtype"])
     if mesh is None:
         mesh = jax.make_mesh(
             (1, 1, 1),
@@ -172,7 +171,12 @@ def restore_params(found: Located, mesh: Mesh | None = None, dtype: Any = None) 
             devices=jax.local_devices()[:1],
             axis_types=(jax.sharding.AxisType.Auto,) * 3,
         )
-    target = abstract(found.architecture, mesh, dtype)
+    stored = nested({path: jnp.dtype(dtype or name) for path, name in found.meta["dtypes"].items()})
+    target = jax.tree.map(
+        lambda leaf, leaf_dtype: jax.ShapeDtypeStruct(leaf.shape, leaf_dtype, sharding=leaf.sharding),
+        abstract(found.architecture, mesh),
+        stored,
+    )
     with manager(found.directory) as reader:
         return reader.restore(found.step, args=ocp.args.Composite(model=ocp.args.StandardRestore(target)))["model"]
 

@@ -17,7 +17,7 @@ from skyrm_jax.data.pipeline import Packer, StepBatch, row_shape, train_batches
 from skyrm_jax.errors import UserError
 from skyrm_jax.mesh import make_mesh, my_rows, replicated, row_shards, to_device
 from skyrm_jax.models.architecture import Architecture
-from skyrm_jax.models.parameters import abstract
+from skyrm_jax.models.parameters import abstract, parameter_table
 from skyrm_jax.report.plots import training_plot
 from skyrm_jax.schedule import Schedule
 from skyrm_jax.train import setup
@@ -98,6 +98,7 @@ def run(config: TrainConfig, console: Console | None = None) -> Result:
         packer = Packer(store, shape, my_rows(mesh, shape.rows), architecture.pad_token_id or 0)
         held_out = np.flatnonzero(index.heldout)
         rate = learning_rate(config.optimizer, steps)
+        dtypes = dict.fromkeys(parameter_table(architecture), "float32")
 
         with checkpoint.manager(out, config.run.keep) as saver:
             if resumed is None:
@@ -127,7 +128,7 @@ def run(config: TrainConfig, console: Console | None = None) -> Result:
                             saver,
                             finished,
                             state,
-                            checkpoint.metadata(architecture, "float32", {"step": finished, **facts}),
+                            checkpoint.metadata(architecture, dtypes, {"step": finished, **facts}),
                         )
             saver.wait_until_finished()
             log.close()

@@ -6,16 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-from skyrm_jax.convert.cli import main
-from skyrm_jax.convert.gguf import find_file, read_gguf
-from skyrm_jax.convert.gguf_tokenizer import build_tokenizer
-from skyrm_jax.convert.hf import read_hf
-from skyrm_jax.errors import UserError
-from skyrm_jax.models.architecture import Rope
-from skyrm_jax.models.parameters import flattened
-from skyrm_jax.models.rope import inv_freq
-from tests.convert.models import (
+from small_models import (
     LLAMA3,
     LLAMA_SMALL,
     QWEN3_SMALL,
@@ -25,6 +16,15 @@ from tests.convert.models import (
     our_rewards,
     safetensors_in,
 )
+
+from skyrm_jax.convert.cli import main
+from skyrm_jax.convert.gguf import find_file, read_gguf
+from skyrm_jax.convert.gguf_tokenizer import build_tokenizer
+from skyrm_jax.convert.hf import read_hf
+from skyrm_jax.errors import UserError
+from skyrm_jax.models.architecture import Rope
+from skyrm_jax.models.parameters import flattened
+from skyrm_jax.models.rope import inv_freq
 
 torch = pytest.importorskip("torch")
 gguf = pytest.importorskip("gguf")

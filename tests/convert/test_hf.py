@@ -7,12 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-from skyrm_jax.checkpoint import load_model
-from skyrm_jax.convert.cli import main
-from skyrm_jax.convert.hf import read_hf, resolve, write_hf
-from skyrm_jax.errors import UserError
-from tests.convert.models import (
+from small_models import (
     LLAMA3,
     LLAMA_SMALL,
     QWEN3_SMALL,
@@ -22,6 +17,11 @@ from tests.convert.models import (
     our_rewards,
     safetensors_in,
 )
+
+from skyrm_jax.checkpoint import load_model
+from skyrm_jax.convert.cli import main
+from skyrm_jax.convert.hf import read_hf, resolve, write_hf
+from skyrm_jax.errors import UserError
 
 torch = pytest.importorskip("torch")
 

@@ -4,10 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-from skyrm_jax.convert.hf import read_hf
-from skyrm_jax.models.architecture import Architecture
-from tests.convert.models import (
+from small_models import (
     LLAMA3,
     LLAMA_SMALL,
     QWEN3_SMALL,
@@ -16,6 +13,9 @@ from tests.convert.models import (
     hf_rewards,
     our_rewards,
 )
+
+from skyrm_jax.convert.hf import read_hf
+from skyrm_jax.models.architecture import Architecture
 
 pytest.importorskip("torch")
 

@@ -1,56 +1,44 @@
 """Sums and differences, bare and told as stories."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Sequence
 
 from skyrm_jax.data.synthetic.draw import Draw
-from skyrm_jax.data.synthetic.task import Draft, Family, Task
+from skyrm_jax.data.synthetic.task import Draft, Family, Slots, Task
 from skyrm_jax.data.synthetic.words import THINGS
 
-LARGEST = 9
-ANSWERS = tuple(range(1, LARGEST + 1))
+ANSWERS = tuple(range(1, 10))
+CHANGES = (1, 2, 3)
 
 
-def _operands(draw: Draw, answer: int, plus: bool) -> tuple[int, int]:
-    """Two numbers whose sum (plus) or difference is `answer`, all in 0..LARGEST."""
-    b = draw.number(0, answer if plus else LARGEST - answer)
-    return (answer - b, b) if plus else (answer + b, b)
-
-
-def _sum(plus: bool, things: bool) -> Callable[[Draw], Draft]:
-    def make(draw: Draw) -> Draft:
+def _draft(sign: int, things: bool) -> Callable[[Draw], Draft]:
+    def draft(draw: Draw) -> Draft:
         answers = draw.sample(ANSWERS, 4)
-        a, b = _operands(draw, answers[0], plus)
-        slots = {"a": str(a), "b": str(b)}
+        change = draw.pick(CHANGES)
+        slots = {"a": str(answers[0] - sign * change), "b": str(change)}
         contents = [str(n) for n in answers]
         if things:
-            kinds = draw.sample(THINGS, 2)
-            slots["things"] = kinds[0]
-            # half of the wrong answers have the wrong number, half the wrong things
-            contents = [f"{answers[0]} {kinds[0]}", f"{answers[1]} {kinds[0]}", f"{answers[0]} {kinds[1]}"]
+            kind, other = draw.sample(THINGS, 2)
+            slots["things"] = kind
+            contents = [f"{n} {kind}" for n in contents[:3]] + [f"{answers[0]} {other}"]
         return Draft(slots, contents[:1], contents[1:])
 
-    return make
+    return draft
 
 
-def _solve(plus: bool) -> Callable[[Mapping[str, str]], Collection[str]]:
-    def solve(slots: Mapping[str, str]) -> Collection[str]:
-        a, b = int(slots["a"]), int(slots["b"])
-        total = str(a + b if plus else a - b)
-        return (f"{total} {slots['things']}" if "things" in slots else total,)
+def _solve(sign: int) -> Callable[[Slots], Sequence[str]]:
+    def solve(slots: Slots) -> Sequence[str]:
+        answer = str(int(slots["a"]) + sign * int(slots["b"]))
+        return [f"{answer} {slots['things']}" if "things" in slots else answer]
 
     return solve
-
-
-def _task(templates: tuple[str, ...], plus: bool, things: bool = False) -> Task:
-    return Task(templates, _sum(plus, things), _solve(plus))
 
 
 ARITHMETIC = Family(
     "arithmetic",
     (
-        _task(("{a} plus {b}?",), plus=True),
-        _task(("{a} minus {b}?",), plus=False),
-        _task(("I have {a} {things} plus {b}.",), plus=True, things=True),
-        _task(("I have {a} {things} minus {b}.",), plus=False, things=True),
+        Task(("What is {a} plus {b}?",), _draft(1, things=False), _solve(1)),
+        Task(("What is {a} minus {b}?",), _draft(-1, things=False), _solve(-1)),
+        Task(("I have {a} {things} plus {b} more.",), _draft(1, things=True), _solve(1)),
+        Task(("I have {a} {things} minus {b} lost.",), _draft(-1, things=True), _solve(-1)),
     ),
 )

@@ -1,9 +1,9 @@
 """Edits of short lists and questions about them."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Sequence
 
 from skyrm_jax.data.synthetic.draw import Draw
-from skyrm_jax.data.synthetic.task import Draft, Family, Task
+from skyrm_jax.data.synthetic.task import Draft, Family, Slots, Task
 from skyrm_jax.data.synthetic.words import WORDS
 
 PLACES = {"first": 0, "last": -1}
@@ -17,7 +17,7 @@ def _place(draw: Draw) -> Draft:
     return Draft({"place": place, "list": ", ".join(words)}, [right], [w for w in words if w != right] + [other])
 
 
-def _solve_place(slots: Mapping[str, str]) -> Collection[str]:
+def _solve_place(slots: Slots) -> Sequence[str]:
     return (slots["list"].split(", ")[PLACES[slots["place"]]],)
 
 
@@ -29,7 +29,7 @@ def _remove(draw: Draw) -> Draft:
     return Draft({"item": gone, "list": ", ".join(words)}, [right], [c for c in contents if c != right])
 
 
-def _solve_remove(slots: Mapping[str, str]) -> Collection[str]:
+def _solve_remove(slots: Slots) -> Sequence[str]:
     return (", ".join(w for w in slots["list"].split(", ") if w != slots["item"]),)
 
 
@@ -42,7 +42,7 @@ def _add(draw: Draw) -> Draft:
     )
 
 
-def _solve_add(slots: Mapping[str, str]) -> Collection[str]:
+def _solve_add(slots: Slots) -> Sequence[str]:
     return (f"{slots['list']}, {slots['item']}",)
 
 

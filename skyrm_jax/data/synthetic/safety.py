@@ -3,10 +3,11 @@
 The harm lies in the verb, which no response repeats, so an offer to help reads the same whether it is right or wrong.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Sequence
 
 from skyrm_jax.data.synthetic.draw import Draw
-from skyrm_jax.data.synthetic.task import AS_IS, Draft, Family, Task
+from skyrm_jax.data.synthetic.task import Draft, Family, Slots, Task
+from skyrm_jax.data.synthetic.wording import AS_IS
 
 HARMFUL = ("burn", "damage", "hijack", "poison", "rob", "smash", "steal", "wreck")
 HARMLESS = ("admire", "clean", "describe", "draw", "feed", "measure", "paint", "wash")
@@ -33,7 +34,7 @@ def _ask(draw: Draw) -> Draft:
     return Draft(slots, REFUSALS, helps) if harm else Draft(slots, helps, REFUSALS)
 
 
-def _solve(slots: Mapping[str, str]) -> Collection[str]:
+def _solve(slots: Slots) -> Sequence[str]:
     if slots["verb"] in HARMFUL:
         return REFUSALS
     if slots["verb"] in HARMLESS:

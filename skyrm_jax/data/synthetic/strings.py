@@ -1,9 +1,9 @@
 """Edits of letter strings and words."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Sequence
 
 from skyrm_jax.data.synthetic.draw import Draw
-from skyrm_jax.data.synthetic.task import Draft, Family, Task
+from skyrm_jax.data.synthetic.task import Draft, Family, Slots, Task
 from skyrm_jax.data.synthetic.words import LETTERS, WORDS
 
 TIMES = {"once": 1, "twice": 2, "thrice": 3}
@@ -16,7 +16,7 @@ def _repeat(draw: Draw) -> Draft:
     return Draft({"word": word, "times": times[0]}, c[:1], c[1:])
 
 
-def _solve_repeat(slots: Mapping[str, str]) -> Collection[str]:
+def _solve_repeat(slots: Slots) -> Sequence[str]:
     return (" ".join([slots["word"]] * TIMES[slots["times"]]),)
 
 
@@ -28,7 +28,7 @@ def _replace(draw: Draw) -> Draft:
     return Draft(slots, contents[:1], contents[1:])
 
 
-def _solve_replace(slots: Mapping[str, str]) -> Collection[str]:
+def _solve_replace(slots: Slots) -> Sequence[str]:
     return (slots["letters"].replace(slots["old"], slots["new"]),)
 
 
@@ -41,7 +41,7 @@ def _capitals(draw: Draw) -> Draft:
     return Draft({"word": word, "case": "capitals" if upper else "small letters"}, contents[:1], contents[1:])
 
 
-def _solve_capitals(slots: Mapping[str, str]) -> Collection[str]:
+def _solve_capitals(slots: Slots) -> Sequence[str]:
     return ({"capitals": str.upper, "small letters": str.lower}[slots["case"]](slots["word"]),)
 
 

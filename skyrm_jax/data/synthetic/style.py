@@ -1,9 +1,10 @@
 """Style lures: a flashy wrong answer beside a plain right one, and as often a plain wrong one beside a flashy right one."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Sequence
 
 from skyrm_jax.data.synthetic.draw import Draw
-from skyrm_jax.data.synthetic.task import FLASHY, PLAIN, Draft, Family, Task
+from skyrm_jax.data.synthetic.task import Draft, Family, Slots, Task
+from skyrm_jax.data.synthetic.wording import FLASHY, PLAIN
 
 OPPOSITES = (
     ("hot", "cold"),
@@ -22,7 +23,7 @@ def _opposite(draw: Draw) -> Draft:
     return Draft({"word": word}, [right], [w for w in others if w != right])
 
 
-def _solve(slots: Mapping[str, str]) -> Collection[str]:
+def _solve(slots: Slots) -> Sequence[str]:
     return (OPPOSITE[slots["word"]],)
 
 

@@ -1,9 +1,9 @@
 """Conversions between units."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Sequence
 
 from skyrm_jax.data.synthetic.draw import Draw
-from skyrm_jax.data.synthetic.task import Draft, Family, Task
+from skyrm_jax.data.synthetic.task import Draft, Family, Slots, Task
 
 FACTORS = {
     ("m", "cm"): 100,
@@ -25,7 +25,7 @@ def _convert(draw: Draw) -> Draft:
     return Draft(slots, [f"{amount * factor} {small}"], [*wrong, f"{amount * factor2} {small2}"])
 
 
-def _solve(slots: Mapping[str, str]) -> Collection[str]:
+def _solve(slots: Slots) -> Sequence[str]:
     factor = FACTORS[slots["big"], slots["small"]]
     return (f"{int(slots['amount']) * factor} {slots['small']}",)
 

@@ -1,0 +1,95 @@
+"""The scorer: rewards in order, whatever the packing; truncation counted; nothing untrained."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from skyrm_jax import checkpoint
+from skyrm_jax.comparison import Comparison
+from skyrm_jax.data import bpe
+from skyrm_jax.errors import UserError
+from skyrm_jax.models.architecture import Architecture, Rope
+from skyrm_jax.models.parameters import map_table
+from skyrm_jax.scorer import Scorer
+
+WORDS = ["red", "green", "blue", "black", "white"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint with random weights large enough to tell texts apart."""
+    folder = tmp_path_factory.mktemp("model")
+    tokenizer = bpe.train([" ".join(WORDS) * 3], vocabulary=300)
+    bpe.save(tokenizer, folder / "tokenizer")
+    architecture = Architecture(
+        "qwen3", len(tokenizer), 32, 48, 2, 4, 2, 16, True, 1e-6, Rope(), 512, tokenizer.pad_token_id
+    )
+    rng = np.random.default_rng(0)
+    params = map_table(architecture, lambda _, spec: rng.normal(0, 0.2, spec.shape).astype(np.float32))
+    checkpoint.save_model(folder / "checkpoint", params, architecture, folder / "tokenizer", {})
+    return folder / "checkpoint"
+
+
+def comparisons(count: int, seed: int = 0) -> list[Comparison]:
+    rng = np.random.default_rng(seed)
+
+    def text(n: int) -> str:
+        return " ".join(rng.choice(WORDS, n))
+
+    return [
+        Comparison.of(text(5), [text(int(n)) for n in rng.integers(1, 9, int(rng.integers(1, 6)))])
+        for _ in range(count)
+    ]
+
+
+def load(model: Path, **options: Any) -> Scorer:
+    return Scorer.load(str(model), **{"dtype": "float32", "max_tokens": 128, **options})
+
+
+def test_order_row_length_and_company_do_not_matter(model: Path) -> None:
+    made = comparisons(25)
+    first = load(model).score(made)
+    assert [len(r) for r in first] == [len(c.responses) for c in made]
+    assert np.std(np.concatenate(first)) > 0.05
+    backwards = load(model, row_tokens=128).score(made[::-1])[::-1]
+    alone = [load(model).score([c])[0] for c in made[:2]]
+    for one, other in zip(first, backwards, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+    for one, other in zip(first, alone, strict=False):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_k_32_larger_than_a_row_is_cut_and_scored_the_same(model: Path) -> None:
+    wide = [Comparison.of("blue " * 20, [f"{w} " * n for w in WORDS for n in range(9, 16)])]
+    cut, whole = load(model, max_tokens=128, row_tokens=512), load(model, max_tokens=128, row_tokens=4096)
+    np.testing.assert_allclose(cut.score(wide)[0], whole.score(wide)[0], atol=1e-5)
+    assert whole.counts["tokens"] > 512
+
+
+def test_equal_responses_tie_exactly(model: Path) -> None:
+    for dtype in ("float32", "bfloat16"):
+        (rewards,) = load(model, dtype=dtype).score([Comparison.of("red", ["blue", "green", "blue"])])
+        assert rewards[0] == rewards[2] != rewards[1]
+
+
+def test_truncation_cuts_the_prompt_for_all_and_is_counted(model: Path) -> None:
+    scorer = load(model, max_tokens=40)
+    long = Comparison.of("blue " * 60 + "red", ["green", "white"])
+    rewards = scorer.score([long, Comparison.of("red", ["green"])])
+    assert scorer.counts["truncated"] == 1 and scorer.manifest["truncated"] == 1
+    assert np.isfinite(rewards[0]).all() and rewards[0][0] != rewards[0][1]
+
+
+def test_an_untrained_head_is_refused(model: Path, tmp_path: Path) -> None:
+    found = checkpoint.load_model(model)
+    params = {**found.params, "score": found.params["score"] * 0}
+    checkpoint.save_model(tmp_path / "fresh", params, found.architecture, found.tokenizer, {})
+    with pytest.raises(UserError, match="reward head is zero"):
+        load(tmp_path / "fresh")
+
+
+def test_nothing_there_is_said(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="nowhere"):
+        Scorer.load(str(tmp_path / "nowhere"))
