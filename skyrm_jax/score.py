@@ -5,24 +5,28 @@ import gzip
 import json
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
 
+from skyrm_jax.chat import Tree
 from skyrm_jax.comparison import Comparison
 from skyrm_jax.data.quarantine import Quarantine
-from skyrm_jax.data.sources import read_comparisons
-from skyrm_jax.errors import UserError, run_command
+from skyrm_jax.data.sources import Located, read_located
+from skyrm_jax.errors import RecordError, UserError, run_command
 from skyrm_jax.eval import scoring
 from skyrm_jax.report.files import whole
 from skyrm_jax.report.tables import print_facts
+
+if TYPE_CHECKING:
+    from skyrm_jax.scorer import Scorer
 
 CHUNK = 4096
 """Comparisons scored, and held in memory, at a time."""
@@ -62,18 +66,19 @@ def main(arguments: list[str] | None = None) -> None:
         raise UserError(f"{output}: OUT is IN, which is not overwritten: give another name")
     opened = writer(output)
     quarantine = Quarantine(beside(output, ".quarantine.jsonl"), args.max_bad_share)
-    comparisons = read_comparisons([args.input], args.form, training=False, quarantine=quarantine)
-    chunk = list(islice(comparisons, CHUNK))  # so that a wrong input is answered before the model is loaded
+    records = read_located([args.input], args.form, training=False, quarantine=quarantine)
+    chunk = list(islice(records, CHUNK))  # so that a wrong input is answered before the model is loaded
 
     console = Console()
     scorer = scoring.load_scorer(args)
     counts: Counter[str] = Counter()
     with opened as write:
         while chunk:
-            rewards, counted = scoring.score(scorer, chunk, console, f"from {counts['comparisons']:,}")
+            written, counted = score_chunk(scorer, chunk, quarantine, console, f"from {counts['comparisons']:,}")
             counts.update(counted)
-            write(rows(chunk, rewards))
-            chunk = list(islice(comparisons, CHUNK))
+            write(written)
+            chunk = list(islice(records, CHUNK))
+    quarantine.check()
     facts = {**scoring.origin(scorer), **counts, "input": args.input, "bad_records": quarantine.bad}
     with whole(beside(output, ".manifest.json")) as temporary:
         temporary.write_text(json.dumps(facts, indent=2) + "\n")
@@ -81,9 +86,25 @@ def main(arguments: list[str] | None = None) -> None:
     console.print(f"rewards in {output}", markup=False, highlight=False, soft_wrap=True)
 
 
-def rows(comparisons: Iterable[Comparison], rewards: Iterable[np.ndarray]) -> list[Row]:
-    """Output rows: what names a comparison, and a reward for each of its responses."""
-    return [
+def score_chunk(
+    scorer: "Scorer", chunk: Sequence[Located], quarantine: Quarantine, console: Console, label: str
+) -> tuple[list[Row], dict[str, int]]:
+    """Output rows (what names a comparison, and a reward for each of its responses) and the scorer's counts of them.
+
+    A record that the chat template refuses goes to the quarantine.
+    """
+    before = Counter(scorer.counts)
+    names: list[Comparison] = []
+    trees: list[Tree] = []
+    for record, tree in zip(chunk, scorer.trees([record.comparison for record in chunk]), strict=True):
+        if isinstance(tree, RecordError):
+            quarantine.add(record.file, record.line, tree, record.raw)
+        else:
+            names.append(record.comparison)
+            trees.append(tree)
+    with scoring.progress(console, label, len(trees)) as advance:
+        rewards = scorer.score_trees(trees, advance) if trees else []
+    rows = [
         {
             "id": comparison.id,
             "source": comparison.source,
@@ -91,8 +112,9 @@ def rows(comparisons: Iterable[Comparison], rewards: Iterable[np.ndarray]) -> li
             # The shortest text that reads back as the same float32.
             "rewards": [float(str(np.float32(value))) for value in reward],
         }
-        for comparison, reward in zip(comparisons, rewards, strict=True)
+        for comparison, reward in zip(names, rewards, strict=True)
     ]
+    return rows, {name: value - before[name] for name, value in scorer.counts.items()}
 
 
 def beside(path: Path, suffix: str) -> Path:

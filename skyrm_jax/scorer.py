@@ -122,23 +122,28 @@ class Scorer:
         rewards: list[np.ndarray] = []
         source = iter(comparisons)
         while window := list(islice(source, WINDOW)):
-            rewards.extend(self.score_trees(self._trees(window), progress))
-            self.counts["comparisons"] += len(window)
-            self.counts["responses"] += sum(len(c.responses) for c in window)
+            trees: list[Tree] = []
+            for comparison, tree in zip(window, self.trees(window), strict=True):
+                if isinstance(tree, RecordError):
+                    name = f"comparison {comparison.id!r}: {tree.detail}"
+                    raise RecordError(tree.field, tree.reason, tree.remedy, name)
+                trees.append(tree)
+            rewards.extend(self.score_trees(trees, progress))
         return rewards
 
-    def _trees(self, window: Sequence[Comparison]) -> list[Tree]:
-        trees: list[Tree] = []
-        for comparison, tree in zip(window, self.chat.trees(window, self.max_tokens, "truncate_left"), strict=True):
+    def trees(self, comparisons: Sequence[Comparison]) -> list[Tree | RecordError]:
+        """For each comparison its tree, cut to `max_tokens` and counted, or the error that keeps it from having one."""
+        trees = self.chat.trees(comparisons, self.max_tokens, "truncate_left")
+        for number, tree in enumerate(trees):
             if isinstance(tree, OverLong):
                 # The prompt is too short to give enough: cut the ends, rather than drop the comparison.
-                tree = self.chat.tree(comparison, self.max_tokens, "truncate_right")
-            if isinstance(tree, RecordError):
-                raise RecordError(tree.field, tree.reason, tree.remedy, f"comparison {comparison.id!r}: {tree.detail}")
-            trees.append(tree)
-            self.counts["truncated"] += tree.truncated > 0
-            self.counts["tokens"] += len(tree.tokens)
-            self.counts["unshared_tokens"] += tree.conversation_tokens
+                trees[number] = tree = self.chat.trees([comparisons[number]], self.max_tokens, "truncate_right")[0]
+            if isinstance(tree, Tree):
+                self.counts["comparisons"] += 1
+                self.counts["responses"] += len(tree.leaf)
+                self.counts["truncated"] += tree.truncated > 0
+                self.counts["tokens"] += len(tree.tokens)
+                self.counts["unshared_tokens"] += tree.conversation_tokens
         return trees
 
     def score_trees(

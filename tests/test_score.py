@@ -11,7 +11,7 @@ import pytest
 
 from skyrm_jax import score
 from skyrm_jax.comparison import Comparison
-from skyrm_jax.errors import UserError
+from skyrm_jax.errors import RecordError, UserError
 from skyrm_jax.eval import scoring
 
 
@@ -23,11 +23,17 @@ class FakeScorer:
         self.counts = {"comparisons": 0, "truncated": 0}
         self.fails_after = 10**9
 
-    def score(self, comparisons: list[Comparison], progress: Any = None) -> list[np.ndarray]:
-        self.counts["comparisons"] += len(comparisons)
+    def trees(self, comparisons: list[Comparison]) -> list[Any]:
+        """The comparisons themselves stand for their trees; a template refuses the word `refused`."""
+        refused = RecordError("record", "is refused by the chat template", "mend it")
+        made = [refused if c.prompt[0].content == "refused" else c for c in comparisons]
+        self.counts["comparisons"] += sum(tree is not refused for tree in made)
+        return made
+
+    def score_trees(self, trees: list[Comparison], progress: Any = None) -> list[np.ndarray]:
         if self.counts["comparisons"] > self.fails_after:
             raise UserError("out of memory")
-        return [reward(c) for c in comparisons]
+        return [reward(c) for c in trees]
 
 
 def reward(comparison: Comparison) -> np.ndarray:
@@ -74,6 +80,16 @@ def test_every_comparison_comes_out_in_order(tmp_path: Path, file: Path, name: s
     assert manifest["checkpoint"] == "fake"
     assert (manifest["comparisons"], manifest["bad_records"]) == (8, 0)
     assert {p.name for p in out.parent.iterdir()} <= {"in.jsonl", out.name, f"{out.name}.manifest.json"}
+
+
+def test_what_the_template_refuses_goes_to_the_quarantine(tmp_path: Path, file: Path) -> None:
+    with file.open("a") as stream:
+        stream.write(json.dumps({"prompt": "refused", "responses": ["a"]}) + "\n")
+    out = tmp_path / "out.jsonl"
+    score.main([str(file), str(out), "--checkpoint", "x", "--max-bad-share", "0.2"])
+    assert len(read(out)) == 8
+    (entry,) = read(tmp_path / "out.jsonl.quarantine.jsonl")
+    assert (entry["line"], entry["reason"]) == (9, "is refused by the chat template")
 
 
 def test_json_numbers_are_short_and_exact(tmp_path: Path, file: Path) -> None:

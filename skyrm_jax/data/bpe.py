@@ -11,18 +11,11 @@ from pathlib import Path
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
+from skyrm_jax.chat import TEMPLATES
 from skyrm_jax.comparison import Comparison
 from skyrm_jax.errors import UserError
 
 PAD, START, STOP = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
-TEMPLATE = (
-    "{%- for message in messages %}\n"
-    "    {{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>' + '\\n' }}\n"
-    "{%- endfor %}\n"
-    "{%- if add_generation_prompt %}\n"
-    "    {{- '<|im_start|>assistant\\n' }}\n"
-    "{%- endif %}\n"
-)
 # Qwen3's pattern but for \p{N}{1,3}, where Qwen3 has \p{N}
 _SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
@@ -70,7 +63,7 @@ def train(texts: Iterable[str], vocabulary: int = 4096) -> PreTrainedTokenizerFa
         pad_token=PAD,
         eos_token=STOP,
         additional_special_tokens=[START],
-        chat_template=TEMPLATE,
+        chat_template=TEMPLATES["chatml"],
         model_max_length=MAX_LENGTH,
         clean_up_tokenization_spaces=False,
     )

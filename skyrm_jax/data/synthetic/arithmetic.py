@@ -7,13 +7,13 @@ from skyrm_jax.data.synthetic.task import Draft, Family, Slots, Task
 from skyrm_jax.data.synthetic.words import THINGS
 
 ANSWERS = tuple(range(1, 10))
-CHANGES = (1, 2, 3)
+LARGEST_CHANGE = 3
 
 
 def _draft(sign: int, things: bool) -> Callable[[Draw], Draft]:
     def draft(draw: Draw) -> Draft:
         answers = draw.sample(ANSWERS, 4)
-        change = draw.pick(CHANGES)
+        change = draw.number(1, min(LARGEST_CHANGE, answers[0]))
         slots = {"a": str(answers[0] - sign * change), "b": str(change)}
         contents = [str(n) for n in answers]
         if things:
