@@ -317,6 +317,8 @@ def _load_tokenizer(source: str) -> Any:
     """The fast tokenizer of a folder or Hub id, with neither truncation nor padding."""
     # Set before the first use: the Rust threads must not be switched off by a later fork of a loader process.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    # It would say at every start that PyTorch is missing, which nothing here needs.
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
     from transformers import AutoTokenizer
 
     remedy = "give a folder that holds tokenizer.json and tokenizer_config.json, or a Hub id"

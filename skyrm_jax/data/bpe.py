@@ -5,6 +5,8 @@ ChatML template and the special tokens below. Numbers of up to three digits stay
 that starts from nothing learns sums of small numbers faster so.
 """
 
+import argparse
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -13,7 +15,9 @@ from transformers import PreTrainedTokenizerFast
 
 from skyrm_jax.chat import TEMPLATES
 from skyrm_jax.comparison import Comparison
-from skyrm_jax.errors import UserError
+from skyrm_jax.data.quarantine import Quarantine
+from skyrm_jax.data.sources import read_comparisons
+from skyrm_jax.errors import UserError, run_command
 
 PAD, START, STOP = "<|endoftext|>", "<|im_start|>", "<|im_end|>"
 # Qwen3's pattern but for \p{N}{1,3}, where Qwen3 has \p{N}
@@ -86,3 +90,19 @@ def save(tokenizer: PreTrainedTokenizerFast, folder: str | Path) -> Path:
     Path(folder).mkdir(parents=True, exist_ok=True)
     tokenizer.save_pretrained(str(folder))
     return Path(folder)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """`python -m skyrm_jax.data.bpe FILE... --out DIR`: trains on the text of comparisons."""
+    parser = argparse.ArgumentParser(prog="python -m skyrm_jax.data.bpe", description="Train a tokenizer.")
+    parser.add_argument("files", nargs="+", type=Path, help="comparisons, as `skyrm prepare` reads them")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--vocabulary", type=int, default=4096, help="most entries (default 4096)")
+    args = parser.parse_args(argv)
+    comparisons = read_comparisons(args.files, "auto", False, Quarantine())
+    tokenizer = train(texts_of(comparisons), args.vocabulary)
+    print(f"a tokenizer of {len(tokenizer)} entries in {save(tokenizer, args.out)}")
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))
