@@ -177,7 +177,11 @@ class TrainConfig:
 
 def parse_train_config(argv: Sequence[str] | None = None) -> TrainConfig:
     """TrainConfig from `--config FILE` and overrides such as `--optimizer.batch 64`; unknown keys are errors."""
-    parser = ArgumentParser(prog="skyrm train", description="Train a reward model.")
+    parser = ArgumentParser(
+        prog="skyrm train",
+        usage="skyrm train --config FILE [--section.key VALUE ...]",
+        description="Train a reward model.",
+    )
     parser.add_argument("--config", action="config", help="YAML file; arguments after it override it")
     parser.add_class_arguments(TrainConfig)
     read = parser.instantiate(parser.parse_args(argv))

@@ -277,7 +277,11 @@ def _print(store: Store, console: Console) -> None:
 
 def parse_options(argv: Sequence[str] | None = None) -> PrepareOptions:
     """PrepareOptions from the command line and, with `--config FILE`, from YAML; unknown keys are errors."""
-    parser = ArgumentParser(prog="skyrm prepare", description="Preference files to a tokenised store.")
+    parser = ArgumentParser(
+        prog="skyrm prepare",
+        usage="skyrm prepare FILE [FILE ...] --tokenizer DIR --out DIR [--key VALUE ...]",
+        description="Preference files to a tokenised store.",
+    )
     parser.add_argument("--config", action="config", help="YAML file; arguments after it override it")
     parser.add_argument("files", nargs="*", type=str, help="the sources, instead of --sources")
     parser.add_class_arguments(PrepareOptions)
