@@ -19,7 +19,7 @@ def ancestors(end: np.ndarray, token: int) -> np.ndarray:
 def make_tree(rng: np.random.Generator, prefix: int, branches: list[int]) -> Tree:
     shared = rng.integers(1, 1000, prefix).tolist()
     # The first token of each branch is its number, so that no two branches share one.
-    return build_tree([shared + [1000 + i, *rng.integers(1, 1000, n - 1).tolist()] for i, n in enumerate(branches)], 0)
+    return build_tree([[*shared, 1000 + i, *rng.integers(1, 1000, n - 1).tolist()] for i, n in enumerate(branches)], 0)
 
 
 @st.composite

@@ -111,7 +111,9 @@ def main(argv: list[str] | None = None) -> None:
     for comparison in read_comparisons(args.files, args.form, True, Quarantine()):
         (held_out if comparison.id in held else train).append(comparison)
     if len(held_out) != len(held):
-        raise UserError(f"{args.store} holds out {len(held)} comparisons, {len(held_out)} of them are in the files given")
+        raise UserError(
+            f"{args.store} holds out {len(held)} comparisons, {len(held_out)} of them are in the files given"
+        )
     if not held_out or not train:
         raise UserError(f"{args.store}: both training and held-out comparisons are needed")
     tokenizer = AutoTokenizer.from_pretrained(args.tokenizer)
