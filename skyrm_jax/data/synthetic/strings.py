@@ -24,7 +24,12 @@ def _solve_repeat(slots: Slots) -> Sequence[str]:
 def _join(draw: Draw) -> Draft:
     first, second, other = draw.sample(WORDS, 3)
     (name, sign), *wrong = draw.sample(tuple(JOINERS.items()), 3)
-    contents = [first + sign + second, *(first + w + second for _, w in wrong), first + sign + other, other + sign + second]
+    contents = [
+        first + sign + second,
+        *(first + w + second for _, w in wrong),
+        first + sign + other,
+        other + sign + second,
+    ]
     return Draft({"first": first, "second": second, "joiner": name}, contents[:1], contents[1:])
 
 
