@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from skyrm_jax.data.synthetic.draw import Draw
 from skyrm_jax.data.synthetic.task import Draft, Family, Slots, Task
 from skyrm_jax.data.synthetic.wording import AS_IS
-from skyrm_jax.data.synthetic.words import KINDS, WORDS
+from skyrm_jax.data.synthetic.words import WORDS
 
 PUNCTUATION = {
     "in brackets": "({})",
@@ -14,6 +14,11 @@ PUNCTUATION = {
     "in bold": "**{}**",
     "with a question mark": "{}?",
     "with an exclamation mark": "{}!",
+}
+KINDS = {
+    "an animal": ("bird", "fish", "frog"),
+    "a food": ("cake", "jam", "salt"),
+    "a thing": ("boat", "door", "lamp"),
 }
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from skyrm_jax.data.synthetic.draw import Draw
 from skyrm_jax.data.synthetic.task import Draft, Family, Slots, Task
-from skyrm_jax.data.synthetic.words import KINDS, WORDS
+from skyrm_jax.data.synthetic.words import WORDS
 
 PLACES = {"first": 0, "last": -1}
 
@@ -21,16 +21,16 @@ def _solve_place(slots: Slots) -> Sequence[str]:
     return (slots["list"].split(", ")[PLACES[slots["place"]]],)
 
 
-def _pick(draw: Draw) -> Draft:
-    kinds = draw.sample(tuple(KINDS), 3)
-    words = [draw.pick(KINDS[kind]) for kind in kinds]
-    absent = draw.pick([word for word in KINDS[kinds[0]] if word != words[0]])
-    slots = {"kind": kinds[0], "list": ", ".join(draw.sample(words, 3))}
-    return Draft(slots, words[:1], [*words[1:], absent])
+def _remove(draw: Draw) -> Draft:
+    words = draw.sample(WORDS, 3)
+    gone = draw.pick(words)
+    contents = [", ".join(w for w in words if w != x) for x in words]
+    right = contents[words.index(gone)]
+    return Draft({"item": gone, "list": ", ".join(words)}, [right], [c for c in contents if c != right])
 
 
-def _solve_pick(slots: Slots) -> Sequence[str]:
-    return [word for word in slots["list"].split(", ") if word in KINDS[slots["kind"]]]
+def _solve_remove(slots: Slots) -> Sequence[str]:
+    return (", ".join(w for w in slots["list"].split(", ") if w != slots["item"]),)
 
 
 def _add(draw: Draw) -> Draft:
@@ -50,7 +50,7 @@ LISTS = Family(
     "lists",
     (
         Task(("Give the {place} of {list}.",), _place, _solve_place),
-        Task(("Pick {kind} from {list}.",), _pick, _solve_pick),
+        Task(("Remove {item} from {list}.",), _remove, _solve_remove),
         Task(("Add {item} to {list}.",), _add, _solve_add),
     ),
 )

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 
 from skyrm_jax.data.synthetic.draw import Draw
 from skyrm_jax.data.synthetic.task import Draft, Family, Slots, Task
-from skyrm_jax.data.synthetic.words import WORDS
+from skyrm_jax.data.synthetic.words import LETTERS, WORDS
 
-JOINERS = {"a dash": "-", "a plus": "+", "a slash": "/"}
 TIMES = {"once": 1, "twice": 2, "thrice": 3}
 
 
@@ -21,20 +20,16 @@ def _solve_repeat(slots: Slots) -> Sequence[str]:
     return (" ".join([slots["word"]] * TIMES[slots["times"]]),)
 
 
-def _join(draw: Draw) -> Draft:
-    first, second, other = draw.sample(WORDS, 3)
-    (name, sign), *wrong = draw.sample(tuple(JOINERS.items()), 3)
-    contents = [
-        first + sign + second,
-        *(first + w + second for _, w in wrong),
-        first + sign + other,
-        other + sign + second,
-    ]
-    return Draft({"first": first, "second": second, "joiner": name}, contents[:1], contents[1:])
+def _replace(draw: Draw) -> Draft:
+    a, b, c, d = draw.sample(LETTERS, 4)
+    flip = draw.chance(0.5)
+    contents = [f"{y} {x}" if flip else f"{x} {y}" for x, y in ((a, b), (a, c), (c, b), (d, b))]
+    slots = {"old": c, "new": b, "letters": contents[0].replace(b, c)}
+    return Draft(slots, contents[:1], contents[1:])
 
 
-def _solve_join(slots: Slots) -> Sequence[str]:
-    return [slots["first"] + JOINERS[slots["joiner"]] + slots["second"]]
+def _solve_replace(slots: Slots) -> Sequence[str]:
+    return (slots["letters"].replace(slots["old"], slots["new"]),)
 
 
 def _capitals(draw: Draw) -> Draft:
@@ -54,7 +49,7 @@ STRINGS = Family(
     "strings",
     (
         Task(("Say {word} {times}.",), _repeat, _solve_repeat),
-        Task(("Join {first} and {second} with {joiner}.",), _join, _solve_join),
+        Task(("Replace {old} by {new} in {letters}.",), _replace, _solve_replace),
         Task(("Write {word} in {case}.",), _capitals, _solve_capitals),
     ),
 )

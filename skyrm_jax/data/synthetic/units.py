@@ -7,6 +7,7 @@ from skyrm_jax.data.synthetic.task import Draft, Family, Slots, Task
 
 FACTORS = {
     ("m", "cm"): 100,
+    ("km", "m"): 1000,
     ("cm", "mm"): 10,
     ("weeks", "days"): 7,
     ("hours", "minutes"): 60,

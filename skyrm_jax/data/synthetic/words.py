@@ -7,8 +7,4 @@ NAMES = (
 )  # fmt: skip
 THINGS = ("apples", "books", "coins", "cups", "eggs", "hats", "keys", "pens")
 WORDS = ("bird", "boat", "cake", "door", "fish", "frog", "jam", "lamp", "moon", "rain", "salt", "tree")
-KINDS = {
-    "an animal": ("bird", "fish", "frog"),
-    "a food": ("cake", "jam", "salt"),
-    "a thing": ("boat", "door", "lamp"),
-}
+LETTERS = tuple("abcdefghkmnp")
