@@ -33,11 +33,23 @@ def test_the_oracle_agrees_with_every_label(made: list[Comparison]) -> None:
         assert {(p.winner, p.loser) for p in comparison.preferences} == expected
 
 
+def test_every_prompt_belongs_to_exactly_one_task(made: list[Comparison]) -> None:
+    tasks = [(family.name, task) for family in FAMILIES for task in family.tasks]
+    asked = set()
+    for comparison in made:
+        prompt = comparison.prompt[-1].content
+        owners = [k for k, (_, task) in enumerate(tasks) if task.check(prompt, "") is not None]
+        assert len(owners) == 1, prompt
+        assert tasks[owners[0]][0] == comparison.category
+        asked.add(owners[0])
+    assert asked == set(range(len(tasks)))
+
+
 def test_every_family_and_every_k_occurs(made: list[Comparison]) -> None:
     families = Counter(c.category for c in made)
     assert set(families) == {f.name for f in FAMILIES} and min(families.values()) > 100
     sizes = Counter(len(c.responses) for c in made)
-    assert set(sizes) == set(range(2, 9))
+    assert set(sizes) == set(range(2, 9)) and min(sizes.values()) > 60
 
 
 def test_length_says_nothing(made: list[Comparison]) -> None:
