@@ -9,7 +9,7 @@ Arrays are always restored into our own abstract tree, so any mesh may read what
 """
 
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 
 from skyrm_jax.errors import UserError
+from skyrm_jax.mesh import make_mesh
 from skyrm_jax.models.architecture import Architecture
 from skyrm_jax.models.parameters import Params, abstract, flattened, nested, shardings
 
@@ -165,12 +166,7 @@ def locate(path: Path | str, unfinished_ok: bool = False) -> Located | None:
 def restore_params(found: Located, mesh: Mesh | None = None, dtype: Any = None) -> Params:
     """The parameters of a checkpoint, in `dtype` (default: as stored), sharded over `mesh`."""
     if mesh is None:
-        mesh = jax.make_mesh(
-            (1, 1, 1),
-            ("data", "fsdp", "model"),
-            devices=jax.local_devices()[:1],
-            axis_types=(jax.sharding.AxisType.Auto,) * 3,
-        )
+        mesh = make_mesh(devices=jax.local_devices()[:1])
     stored = nested({path: jnp.dtype(dtype or name) for path, name in found.meta["dtypes"].items()})
     target = jax.tree.map(
         lambda leaf, leaf_dtype: jax.ShapeDtypeStruct(leaf.shape, leaf_dtype, sharding=leaf.sharding),
@@ -207,21 +203,14 @@ def load_model(source: Path | str, mesh: Mesh | None = None, dtype: Any = None) 
     if found is not None:
         params = restore_params(found, mesh, dtype)
         return LoadedModel(found.architecture, params, found.tokenizer, found.meta, str(source))
-    loaded = load_hf(str(source))
-    params = loaded.params
-    if dtype is not None:
-        params = jax.tree.map(lambda x: x.astype(jnp.dtype(dtype)), params)
-    if mesh is not None:
-        params = jax.tree.map(jax.device_put, params, shardings(loaded.architecture, mesh))
-    else:
-        params = jax.tree.map(jnp.asarray, params)
-    return replace(loaded, params=params)
-
-
-def load_hf(source: str) -> LoadedModel:
-    """A Hugging Face folder or Hub id, its parameters as numpy arrays in the stored dtype."""
     # Imported here: convert writes checkpoints through this module.
     from skyrm_jax.convert.hf import read_hf, resolve
 
-    architecture, params, tokenizer = read_hf(resolve(source))
-    return LoadedModel(architecture, params, tokenizer, {"source": source}, source)
+    architecture, params, tokenizer = read_hf(resolve(str(source)))
+    if dtype is not None:
+        params = jax.tree.map(lambda x: x.astype(jnp.dtype(dtype)), params)
+    if mesh is not None:
+        params = jax.tree.map(jax.device_put, params, shardings(architecture, mesh))
+    else:
+        params = jax.tree.map(jnp.asarray, params)
+    return LoadedModel(architecture, params, tokenizer, {"source": str(source)}, str(source))

@@ -48,11 +48,14 @@ def leaf_paths(tree: Tree) -> list[Bool[np.ndarray, "n"]]:
 
 
 def cut(comparison: int, tree: Tree, pairs: int, row_tokens: int) -> list[Piece]:
-    """`tree` as pieces that each fit a row: leaves in order, each piece as full as can be, pairs with the first.
+    """`tree` as pieces that each fit a row: whole if it does, else leaves in order, each piece as full as can be, pairs
+    with the first.
 
     Raises:
         UserError: one conversation alone is longer than a row.
     """
+    if len(tree.tokens) <= row_tokens:
+        return [Piece(comparison, len(tree.tokens), range(len(tree.reward_index)), pairs)]
     pieces: list[Piece] = []
     used = np.zeros(len(tree.tokens), bool)
     for leaf, path in enumerate(leaf_paths(tree)):

@@ -93,7 +93,6 @@ def score_chunk(
 
     A record that the chat template refuses goes to the quarantine.
     """
-    before = Counter(scorer.counts)
     names: list[Comparison] = []
     trees: list[Tree] = []
     for record, tree in zip(chunk, scorer.trees([record.comparison for record in chunk]), strict=True):
@@ -102,8 +101,9 @@ def score_chunk(
         else:
             names.append(record.comparison)
             trees.append(tree)
-    with scoring.progress(console, label, len(trees)) as advance:
-        rewards = scorer.score_trees(trees, advance) if trees else []
+    rewards, counts = scoring.counted(
+        scorer, len(trees), console, label, lambda advance: scorer.score_trees(trees, advance)
+    )
     rows = [
         {
             "id": comparison.id,
@@ -114,7 +114,7 @@ def score_chunk(
         }
         for comparison, reward in zip(names, rewards, strict=True)
     ]
-    return rows, {name: value - before[name] for name, value in scorer.counts.items()}
+    return rows, counts
 
 
 def beside(path: Path, suffix: str) -> Path:

@@ -1,5 +1,6 @@
 """Comparisons -> rewards, over the mesh: the same packed rows and the same forward pass as training."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Literal
@@ -132,32 +133,29 @@ class Scorer:
         return rewards
 
     def trees(self, comparisons: Sequence[Comparison]) -> list[Tree | RecordError]:
-        """For each comparison its tree, cut to `max_tokens` and counted, or the error that keeps it from having one."""
+        """For each comparison its tree, cut to `max_tokens`, or the error that keeps it from having one."""
         trees = self.chat.trees(comparisons, self.max_tokens, "truncate_left")
         for number, tree in enumerate(trees):
             if isinstance(tree, OverLong):
                 # The prompt is too short to give enough: cut the ends, rather than drop the comparison.
-                trees[number] = tree = self.chat.trees([comparisons[number]], self.max_tokens, "truncate_right")[0]
-            if isinstance(tree, Tree):
-                self.counts["comparisons"] += 1
-                self.counts["responses"] += len(tree.leaf)
-                self.counts["truncated"] += tree.truncated > 0
-                self.counts["tokens"] += len(tree.tokens)
-                self.counts["unshared_tokens"] += tree.conversation_tokens
+                trees[number] = self.chat.trees([comparisons[number]], self.max_tokens, "truncate_right")[0]
         return trees
 
     def score_trees(
         self, trees: Sequence[Tree], progress: Callable[[int], None] | None = None
     ) -> list[Float[np.ndarray, "K"]]:
-        """Rewards of trees made by this scorer's `chat`, in order; `score` for what is tokenised already."""
+        """Rewards of trees made by this scorer's `chat`, in order, counted; `score` for what is tokenised already."""
+        if not trees:
+            return []
+        for tree in trees:
+            self.counts["comparisons"] += 1
+            self.counts["responses"] += len(tree.leaf)
+            self.counts["truncated"] += tree.truncated > 0
+            self.counts["tokens"] += len(tree.tokens)
+            self.counts["unshared_tokens"] += tree.conversation_tokens
         tokens = min(self.row_tokens, _power_of_two(max(_SMALLEST_ROW, *(len(tree.tokens) for tree in trees))))
-        pieces: list[Piece] = []
-        for number, tree in enumerate(trees):
-            if len(tree.tokens) <= tokens:
-                pieces.append(Piece(number, len(tree.tokens), range(len(tree.reward_index)), 0))
-            else:
-                pieces.extend(cut(number, tree, 0, tokens))
-        most = max(sum(p.comparison == n for p in pieces) for n in {p.comparison for p in pieces})
+        pieces = [piece for number, tree in enumerate(trees) for piece in cut(number, tree, 0, tokens)]
+        most = max(Counter(piece.comparison for piece in pieces).values())
         shards = row_shards(self.mesh)
         shape = RowShape(
             rows=shards * -(-most // shards),

@@ -36,13 +36,7 @@ def trees(draw: st.DrawFn) -> list[Tree]:
 
 
 def pieces_of(trees: list[Tree], shape: RowShape) -> list[Piece]:
-    pieces = []
-    for number, tree in enumerate(trees):
-        if len(tree.tokens) <= shape.tokens:
-            pieces.append(Piece(number, len(tree.tokens), range(len(tree.reward_index)), 1))
-        else:
-            pieces.extend(cut(number, tree, 1, shape.tokens))
-    return pieces
+    return [piece for number, tree in enumerate(trees) for piece in cut(number, tree, 1, shape.tokens)]
 
 
 @given(trees())

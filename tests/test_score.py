@@ -26,11 +26,10 @@ class FakeScorer:
     def trees(self, comparisons: list[Comparison]) -> list[Any]:
         """The comparisons themselves stand for their trees; a template refuses the word `refused`."""
         refused = RecordError("record", "is refused by the chat template", "mend it")
-        made = [refused if c.prompt[0].content == "refused" else c for c in comparisons]
-        self.counts["comparisons"] += sum(tree is not refused for tree in made)
-        return made
+        return [refused if c.prompt[0].content == "refused" else c for c in comparisons]
 
     def score_trees(self, trees: list[Comparison], progress: Any = None) -> list[np.ndarray]:
+        self.counts["comparisons"] += len(trees)
         if self.counts["comparisons"] > self.fails_after:
             raise UserError("out of memory")
         return [reward(c) for c in trees]

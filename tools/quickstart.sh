@@ -52,7 +52,7 @@ skyrm train --config "$config"
 say "evaluating on the held-out comparisons"
 skyrm eval --checkpoint "$run/model" --held-out "$run/model/store" --dtype float32 --max-tokens "$max_tokens" --out "$run/eval"
 echo "what rules without a model get on the same pairs:"
-python -m skyrm_jax.data.baselines "$run/comparisons.jsonl" --store "$run/model/store" --tokenizer "$tokenizer"
+python -m skyrm_jax.eval.baselines "$run/comparisons.jsonl" --store "$run/model/store" --tokenizer "$tokenizer"
 
 say "exporting to Hugging Face form, loading the export and scoring with it"
 skyrm convert to-hf "$run/model" "$run/hf"

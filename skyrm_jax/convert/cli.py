@@ -50,10 +50,10 @@ def main(argv: list[str] | None = None) -> None:
 
 def from_hf(source: str, out: Path, pad_token: str | None, dtype: str | None, revision: str | None) -> None:
     """Imports a Hugging Face folder or Hub id as a checkpoint of ours."""
-    from skyrm_jax.convert.hf import read_hf, read_json, resolve
+    from skyrm_jax.convert.hf import read_hf, read_json, require_vacant, resolve
     from skyrm_jax.models.architecture import is_sequence_classifier
 
-    _check_out(out)
+    require_vacant(out)
     folder = resolve(source, revision)
     architecture, params, tokenizer = read_hf(folder, pad_token, dtype)
     is_reward_model = is_sequence_classifier(read_json(folder / "config.json"))
@@ -66,8 +66,9 @@ def from_hf(source: str, out: Path, pad_token: str | None, dtype: str | None, re
 def from_gguf(source: str, out: Path, pad_token: str | None, dtype: str | None, tokenizer: str | None) -> None:
     """Imports a GGUF file as a checkpoint of ours."""
     from skyrm_jax.convert.gguf import find_file, read_gguf
+    from skyrm_jax.convert.hf import require_vacant
 
-    _check_out(out)
+    require_vacant(out)
     file = find_file(source)
     with tempfile.TemporaryDirectory() as temporary:
         architecture, params, folder = read_gguf(
@@ -87,11 +88,6 @@ def to_hf(source: str, out: Path, dtype: str | None, max_shard_gib: float) -> No
     loaded = load_model(source)
     write_hf(out, loaded.architecture, loaded.params, loaded.tokenizer, dtype, int(max_shard_gib * GIB), loaded.meta)
     _say(out, loaded.architecture)
-
-
-def _check_out(out: Path) -> None:
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} exists and is not empty; choose another folder or remove it")
 
 
 def _save(out: Path, architecture: Any, params: Any, tokenizer: Path, provenance: dict[str, Any]) -> None:

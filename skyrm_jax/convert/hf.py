@@ -9,6 +9,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,12 @@ def resolve(source: str, revision: str | None = None) -> Path:
         ) from error
 
 
+def read_architecture(folder: Path, pad_token: str | None = None) -> Architecture:
+    """The architecture of a Hugging Face folder, its pad token resolved. Raises UserError as `read_hf` does."""
+    architecture = Architecture.from_hf(read_json(folder / "config.json"))
+    return replace(architecture, pad_token_id=choose_pad_token(folder, architecture.pad_token_id, pad_token))
+
+
 def read_hf(
     folder: Path | str, pad_token: str | None = None, dtype: str | None = None
 ) -> tuple[Architecture, Params, Path]:
@@ -92,11 +99,7 @@ def read_hf(
     """
     folder = Path(folder)
     config = read_json(folder / "config.json")
-    architecture = Architecture.from_hf(config)
-    record = architecture.to_dict()
-    record["pad_token_id"] = choose_pad_token(folder, architecture.pad_token_id, pad_token)
-    architecture = Architecture.from_dict(record)
-
+    architecture = read_architecture(folder, pad_token)
     fresh_head = not is_sequence_classifier(config)
     expected = {tensor.name: tensor for tensor in hf_tensors(architecture)}
     if fresh_head:
@@ -135,8 +138,7 @@ def write_hf(
         UserError: the folder is in the way, the disk is full, or parameters do not fit the architecture.
     """
     folder = Path(folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} exists and is not empty; choose another folder or remove it")
+    require_vacant(folder)
     flat = {path: np.asarray(value) for path, value in flattened(params).items()}
     _check_params(architecture, flat)
     stored = dtype or flat["embed"].dtype.name
@@ -158,6 +160,12 @@ def write_hf(
         raise UserError(f"{folder} cannot be written: {error}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def require_vacant(folder: Path) -> None:
+    """Raises UserError unless `folder` does not exist or is empty."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} exists and is not empty; choose another folder or remove it")
 
 
 def read_json(file: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ import struct
 import threading
 import zlib
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import TracebackType
@@ -324,6 +324,14 @@ class Store:
         with np.load(directory / meta["index"]["file"]) as arrays:
             index = Index(**{field.name: arrays[field.name] for field in fields(Index)})
         return cls(directory, meta, index)
+
+    def require(self, facts: Mapping[str, Any], whose: str, remedy: str) -> None:
+        """Raises UserError unless the store was made with the tokenizer, template and pad token of `facts`."""
+        for name in ("tokenizer_hash", "template_hash", "pad_token_id"):
+            if self.meta[name] != facts[name]:
+                raise UserError(
+                    f"{self.directory}: its {name} ({self.meta[name]}) is not the {whose}'s ({facts[name]}): {remedy}"
+                )
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Store.open, (self.directory,)

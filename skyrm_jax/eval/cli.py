@@ -4,6 +4,7 @@ import argparse
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -89,9 +90,8 @@ def main(arguments: list[str] | None = None) -> None:
         scored = {}
         for name, comparisons in sets.items():
             if name == rewards.HELD_OUT and stored:
-                with scoring.progress(console, name, len(comparisons)) as advance:
-                    scored[name] = stored.score(scorer, advance)
-                facts[name]["counts"] = stored.counts()
+                work = partial(stored.score, scorer)
+                scored[name], facts[name]["counts"] = scoring.counted(scorer, len(comparisons), console, name, work)
             else:
                 scored[name], facts[name]["counts"] = scoring.score(scorer, comparisons, console, name)
         origin = scoring.origin(scorer)

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from skyrm_jax.scorer import Scorer
 
 
+Advance = Callable[[int], None]
+"""Told how many comparisons were just finished."""
+
 QUIET = 15.0
 """Seconds between lines where there is no terminal to draw a bar on."""
 
@@ -65,14 +68,21 @@ def score(
     scorer: "Scorer", comparisons: Sequence[Comparison], console: Console, label: str
 ) -> tuple[list[np.ndarray], dict[str, int]]:
     """The rewards of the comparisons, and what the scorer counted while it made them."""
+    return counted(scorer, len(comparisons), console, label, lambda advance: scorer.score(comparisons, advance))
+
+
+def counted(
+    scorer: "Scorer", total: int, console: Console, label: str, work: Callable[[Advance], list[np.ndarray]]
+) -> tuple[list[np.ndarray], dict[str, int]]:
+    """The rewards that `work` makes with the scorer under a progress display, and what the scorer counted meanwhile."""
     before = Counter(scorer.counts)
-    with progress(console, label, len(comparisons)) as advance:
-        rewards = scorer.score(comparisons, advance)
+    with progress(console, label, total) as advance:
+        rewards = work(advance)
     return rewards, {name: value - before[name] for name, value in scorer.counts.items()}
 
 
 @contextmanager
-def progress(console: Console, label: str, total: int) -> Iterator[Callable[[int], None]]:
+def progress(console: Console, label: str, total: int) -> Iterator[Advance]:
     """Shows how far the scoring is; call what it gives with the number of comparisons just finished.
 
     A bar with ETA on a terminal, elsewhere a line every QUIET seconds.

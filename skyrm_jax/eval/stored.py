@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -43,28 +43,12 @@ class HeldOut:
 
     def check(self, scorer: "Scorer") -> None:
         """Raises UserError unless the scorer would tokenise and read conversations as the store did."""
-        theirs: dict[str, Any] = scorer.manifest
-        for name in ("tokenizer_hash", "template_hash", "pad_token_id"):
-            if self.store.meta[name] != theirs[name]:
-                raise UserError(
-                    f"{self.store.directory}: its {name} ({self.store.meta[name]}) is not the checkpoint's "
-                    f"({theirs[name]}): prepare a store for this checkpoint, or give the text files"
-                )
+        self.store.require(scorer.manifest, "checkpoint", "prepare a store for this checkpoint, or give the text files")
         longest = max(tree.longest for tree in self.trees)
         if longest > scorer.max_tokens:
             raise UserError(
                 f"{self.store.directory}: holds a conversation of {longest} tokens: give --max-tokens {longest} or more"
             )
-
-    def counts(self) -> dict[str, int]:
-        """What a scorer counts of text that it tokenises itself."""
-        return {
-            "comparisons": len(self.trees),
-            "responses": sum(len(tree.leaf) for tree in self.trees),
-            "truncated": sum(tree.truncated > 0 for tree in self.trees),
-            "tokens": sum(len(tree.tokens) for tree in self.trees),
-            "unshared_tokens": sum(tree.conversation_tokens for tree in self.trees),
-        }
 
     def score(self, scorer: "Scorer", progress: Callable[[int], None] | None = None) -> list[np.ndarray]:
         """Rewards f32[K] of every comparison, in order. Raises UserError as `check` does."""

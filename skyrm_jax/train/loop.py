@@ -110,6 +110,7 @@ def run(config: TrainConfig, console: Console | None = None) -> Result:
                 console.print(f"resumed from step {start} of {steps} in {out}", highlight=False)
             log = MetricsLog(out, start)
             batches = train_batches(packer, schedule, start, steps, config.data.prefetch, config.data.workers)
+            last: dict[str, float] = {}
             with ProgressDisplay(steps, start, console) as progress:
                 for step in range(start, steps):
                     began = time.monotonic()
@@ -119,7 +120,8 @@ def run(config: TrainConfig, console: Console | None = None) -> Result:
                     finished = step + 1
                     record = step_record(figures, batch, float(rate(step)), time.monotonic() - began, waited)
                     if due(finished, config.run.evaluate_every, steps) and len(held_out):
-                        record |= evaluate(programs, state, packer, held_out, mesh)
+                        last = evaluate(programs, state, packer, held_out, mesh)
+                        record |= last
                     if due(finished, config.run.log_every, steps):
                         log.write(finished, record)
                     progress.show(finished, record)
@@ -132,7 +134,8 @@ def run(config: TrainConfig, console: Console | None = None) -> Result:
                         )
             saver.wait_until_finished()
             log.close()
-        last = evaluate(programs, state, packer, held_out, mesh) if len(held_out) else {}
+        if start == steps and len(held_out):  # the run had ended before
+            last = evaluate(programs, state, packer, held_out, mesh)
     training_plot(out / METRICS_FILE, out / "training.png")
     report(console, out, steps, last)
     return Result(out, steps, last)

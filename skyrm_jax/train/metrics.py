@@ -11,6 +11,8 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.text import Text
 from tensorboardX import SummaryWriter
 
+from skyrm_jax.report.files import whole
+
 METRICS_FILE = "metrics.jsonl"
 
 
@@ -25,9 +27,8 @@ class MetricsLog:
     def __init__(self, directory: Path, start: int):
         self._path = directory / METRICS_FILE
         kept = [line for line in _lines(self._path) if json.loads(line)["step"] <= start]
-        partial = self._path.with_suffix(".partial")
-        partial.write_text("".join(line + "\n" for line in kept))
-        partial.replace(self._path)
+        with whole(self._path) as temporary:
+            temporary.write_text("".join(line + "\n" for line in kept))
         self._file = self._path.open("a")
         self._board = SummaryWriter(str(directory / "tensorboard"), purge_step=start + 1)
 

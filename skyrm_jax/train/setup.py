@@ -1,6 +1,6 @@
 """What a run starts from: its tokenised store and its model."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from rich.console import Console
 from skyrm_jax import checkpoint
 from skyrm_jax.chat import Chat
 from skyrm_jax.config import TrainConfig
-from skyrm_jax.convert.hf import read_json, resolve
+from skyrm_jax.convert.hf import read_architecture, read_json, resolve
 from skyrm_jax.data.store import Store
 from skyrm_jax.errors import UserError
 from skyrm_jax.models.architecture import Architecture
@@ -44,7 +44,7 @@ def start(config: TrainConfig) -> Start:
         tokenizer = config.data.tokenizer
         chat = Chat.load(tokenizer, None, config.data.template)
         architecture = random_architecture(config.model.architecture, chat)
-        chat = Chat.load(tokenizer, architecture.pad_token_id, config.data.template)
+        chat = replace(chat, pad_token_id=architecture.pad_token_id)
     if len(chat.tokenizer) > architecture.vocab_size:
         raise UserError(
             f"tokenizer {tokenizer} has {len(chat.tokenizer)} tokens, but the model's vocabulary is "
@@ -58,8 +58,8 @@ def base_architecture(base: str) -> tuple[Architecture, Path]:
     found = checkpoint.locate(base)
     if found is not None:
         return found.architecture, found.tokenizer
-    loaded = checkpoint.load_hf(base)
-    return loaded.architecture, loaded.tokenizer
+    folder = resolve(base)
+    return read_architecture(folder), folder
 
 
 def random_architecture(given: str | dict[str, Any] | None, chat: Chat) -> Architecture:
@@ -87,16 +87,15 @@ def open_store(config: TrainConfig, begin: Start, console: Console) -> Store:
     if not (path / "store.json").exists() and config.data.sources:
         prepare(prepare_options(config, begin), console)
     store = Store.open(path)
-    for name, mine in [
-        ("tokenizer_hash", begin.chat.tokenizer_hash),
-        ("template_hash", begin.chat.template_hash),
-        ("pad_token_id", begin.architecture.pad_token_id),
-    ]:
-        if store.meta[name] != mine:
-            raise UserError(
-                f"{path} was prepared with {name} = {store.meta[name]!r}, but this run has {mine!r}; "
-                "prepare it again for this model (remove the folder, or choose another data.store)"
-            )
+    store.require(
+        {
+            "tokenizer_hash": begin.chat.tokenizer_hash,
+            "template_hash": begin.chat.template_hash,
+            "pad_token_id": begin.architecture.pad_token_id,
+        },
+        "run",
+        "prepare it again for this model (remove the folder, or choose another data.store)",
+    )
     if int(store.index.longest.max(initial=0)) > config.data.row_tokens:
         raise UserError(
             f"{path} holds a conversation of {store.index.longest.max()} tokens; "

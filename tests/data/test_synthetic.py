@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from skyrm_jax.comparison import Comparison
-from skyrm_jax.data.baselines import pairs
 from skyrm_jax.data.quarantine import Quarantine
 from skyrm_jax.data.sources import read_comparisons
 from skyrm_jax.data.synthetic import FAMILIES, __main__, generate, oracle, truth
 from skyrm_jax.errors import UserError
+from skyrm_jax.eval.baselines import pairs
 
 
 @pytest.fixture(scope="module")

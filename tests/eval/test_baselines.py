@@ -5,8 +5,8 @@ import zlib
 import numpy as np
 
 from skyrm_jax.comparison import Comparison
-from skyrm_jax.data.baselines import bag_of_tokens, length_rule
 from skyrm_jax.data.synthetic import generate
+from skyrm_jax.eval.baselines import bag_of_tokens, length_rule
 
 
 def characters(text: str) -> list[int]:

@@ -1,6 +1,6 @@
 """What rules without a model get on held-out comparisons: a data set that they solve shows nothing.
 
-`python -m skyrm_jax.data.baselines DATA... --store STORE --tokenizer DIR` prints them for the store's held-out pairs.
+`python -m skyrm_jax.eval.baselines DATA... --store STORE --tokenizer DIR` prints them for the store's held-out pairs.
 """
 
 import argparse
@@ -9,26 +9,24 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from transformers import AutoTokenizer
 
+from skyrm_jax.chat import Chat
 from skyrm_jax.comparison import FORMS, Comparison
 from skyrm_jax.data.quarantine import Quarantine
 from skyrm_jax.data.sources import read_comparisons
 from skyrm_jax.data.store import Store
 from skyrm_jax.errors import UserError, run_command
+from skyrm_jax.eval.heldout import decided
 
 Encode = Callable[[str], Sequence[int]]
 
 
 def pairs(comparisons: Sequence[Comparison]) -> list[tuple[str, str]]:
     """(preferred, other) texts of every decided preference."""
-    found = []
+    found: list[tuple[str, str]] = []
     for comparison in comparisons:
         texts = ["\n".join(message.content for message in response) for response in comparison.responses]
-        for p in comparison.preferences:
-            if p.p != 0.5:
-                first, second = (p.winner, p.loser) if p.p > 0.5 else (p.loser, p.winner)
-                found.append((texts[first], texts[second]))
+        found += [(texts[better], texts[other]) for better, other in decided(comparison.preferences)]
     return found
 
 
@@ -98,7 +96,7 @@ def bag_of_tokens(
 
 def main(argv: list[str] | None = None) -> None:
     """The command."""
-    parser = argparse.ArgumentParser(prog="python -m skyrm_jax.data.baselines", description="Rules without a model.")
+    parser = argparse.ArgumentParser(prog="python -m skyrm_jax.eval.baselines", description="Rules without a model.")
     parser.add_argument("files", nargs="+", type=Path, help="the comparisons that the store was prepared from")
     parser.add_argument("--store", required=True, help="says which of them are held out")
     parser.add_argument("--tokenizer", required=True, help="whose tokens the bag holds")
@@ -116,7 +114,7 @@ def main(argv: list[str] | None = None) -> None:
         )
     if not held_out or not train:
         raise UserError(f"{args.store}: both training and held-out comparisons are needed")
-    tokenizer = AutoTokenizer.from_pretrained(args.tokenizer)
+    tokenizer = Chat.load(args.tokenizer).tokenizer
     words = bag_of_tokens(train, held_out, lambda text: tokenizer.encode(text, add_special_tokens=False))
     print(f"  length alone   {100 * length_rule(train, held_out):.1f} % of held-out pairs")
     print(f"  bag of tokens  {100 * words:.1f} % of held-out pairs")
