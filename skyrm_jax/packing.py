@@ -5,7 +5,7 @@ is cut into sub-trees that repeat the prompt; they go to rows of one micro-batch
 """
 
 import bisect
-from collections import Counter
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
@@ -99,75 +99,109 @@ def pack(pieces: Sequence[Piece], shape: RowShape) -> list[MicroBatchPlan]:
     Raises:
         UserError: a piece alone exceeds the shape, or a comparison needs more rows than a micro-batch has.
     """
-    parts = Counter(piece.comparison for piece in pieces)
     for piece in pieces:
         if piece.tokens > shape.tokens or len(piece.leaves) > shape.leaves or piece.pairs > shape.pairs:
             raise UserError(
                 f"a comparison of {piece.tokens} tokens, {len(piece.leaves)} responses and {piece.pairs} pairs "
                 f"does not fit a row of {shape.tokens} tokens, {shape.leaves} leaves, {shape.pairs} pairs"
             )
-    if parts and max(parts.values()) > shape.rows:
-        raise UserError(
-            f"one comparison needs {max(parts.values())} rows of {shape.tokens} tokens, but a micro-batch has "
-            f"{shape.rows}; raise data.row_tokens or data.rows"
-        )
+    parts: dict[int, list[int]] = {}
+    for index, piece in enumerate(pieces):
+        parts.setdefault(piece.comparison, []).append(index)
+    cut_ones = sorted(
+        (group for group in parts.values() if len(group) > 1), key=lambda group: -sum(pieces[i].tokens for i in group)
+    )
+    whole_ones = sorted((group[0] for group in parts.values() if len(group) == 1), key=lambda i: (-pieces[i].tokens, i))
 
-    rows: list[list[int]] = []
-    leaves: list[int] = []
-    pairs: list[int] = []
-    free: list[tuple[int, int]] = []  # (free tokens, row), sorted
-
-    def best_fit(piece: Piece) -> tuple[int, int]:
-        """(free tokens, row) of the fullest row that takes the piece; a new row if none does."""
-        # Sub-trees get rows of their own, so that no row ties two cut comparisons together.
-        if parts[piece.comparison] == 1:
-            for at in range(bisect.bisect_left(free, (piece.tokens, -1)), len(free)):
-                row = free[at][1]
-                if leaves[row] + len(piece.leaves) <= shape.leaves and pairs[row] + piece.pairs <= shape.pairs:
-                    return free.pop(at)
-        rows.append([])
-        leaves.append(0)
-        pairs.append(0)
-        return shape.tokens, len(rows) - 1
-
-    order = sorted(range(len(pieces)), key=lambda i: (parts[pieces[i].comparison] == 1, -pieces[i].tokens, i))
-    for index in order:
-        piece = pieces[index]
-        space, row = best_fit(piece)
-        rows[row].append(index)
-        leaves[row] += len(piece.leaves)
-        pairs[row] += piece.pairs
-        bisect.insort(free, (space - piece.tokens, row))
-    return _micro_batches(rows, [pieces[members[0]].comparison for members in rows], parts, shape.rows)
+    rows = _Rows(pieces, shape)
+    for group in cut_ones:
+        rows.place_together(group)
+    for index in whole_ones:
+        rows.place(index)
+    return [rows.members[at : at + shape.rows] for at in range(0, len(rows.members), shape.rows)]
 
 
-def _micro_batches(
-    rows: list[list[int]], first: list[int], parts: Mapping[int, int], size: int
-) -> list[MicroBatchPlan]:
-    """Groups rows by `size`: rows of a cut comparison (its piece is a row's first) together, single rows in the gaps."""
-    tied: dict[int, list[list[int]]] = {}
-    single: list[list[int]] = []
-    for members, comparison in zip(rows, first, strict=True):
-        if parts[comparison] > 1:
-            tied.setdefault(comparison, []).append(members)
-        else:
-            single.append(members)
-    plans: list[MicroBatchPlan] = []
-    for group in sorted(tied.values(), key=len, reverse=True):
-        for plan in plans:
-            if len(plan) + len(group) <= size:
-                plan.extend(group)
+_Used = tuple[int, int, int]
+"""Tokens, leaves and pairs in a row."""
+
+
+class _Rows:
+    """The rows of micro-batches being filled; row r belongs to micro-batch r // shape.rows."""
+
+    def __init__(self, pieces: Sequence[Piece], shape: RowShape):
+        self.pieces, self.shape = pieces, shape
+        self.members: list[list[int]] = []
+        self.used: list[_Used] = []
+        self.free: list[tuple[int, int]] = []  # (free tokens, row) of the rows in use, sorted
+        self.untouched: deque[int] = deque()  # rows with nothing in them
+
+    def place(self, index: int) -> None:
+        """The piece to the fullest row that takes it, over all micro-batches; to an empty row if none does."""
+        for at in range(bisect.bisect_left(self.free, (self.pieces[index].tokens, -1)), len(self.free)):
+            if self._fits(index, self.used[self.free[at][1]]):
+                return self._add(index, self.free[at][1])
+        if not self.untouched:
+            self._open()
+        self._add(index, self.untouched[0])
+
+    def place_together(self, group: Sequence[int]) -> None:
+        """The sub-trees of a comparison, largest first, to rows of the first micro-batch that takes them all."""
+        group = sorted(group, key=lambda i: (-self.pieces[i].tokens, i))
+        need = sum(self.pieces[i].tokens for i in group)
+        for first in range(0, len(self.members), self.shape.rows):
+            of_batch = range(first, first + self.shape.rows)
+            if self.shape.rows * self.shape.tokens - sum(self.used[row][0] for row in of_batch) < need:
+                continue
+            rows = self._try(group, of_batch)
+            if rows is not None:
                 break
         else:
-            plans.append(list(group))
-    at = 0
-    for members in single:
-        while at < len(plans) and len(plans[at]) == size:
-            at += 1
-        if at == len(plans):
-            plans.append([])
-        plans[at].append(members)
-    return [plan + [[] for _ in range(size - len(plan))] for plan in plans]
+            rows = self._try(group, self._open())
+        if rows is None:
+            raise UserError(
+                f"one comparison makes {len(group)} sub-trees, which do not fit a micro-batch of {self.shape.rows} rows "
+                f"of {self.shape.tokens} tokens; raise data.row_tokens or data.rows"
+            )
+        for index, row in zip(group, rows, strict=True):
+            self._add(index, row)
+
+    def _try(self, group: Sequence[int], rows: range) -> list[int] | None:
+        """A row for each piece, best fit, or None; changes nothing."""
+        used = {row: self.used[row] for row in rows}
+        chosen = []
+        for index in group:
+            fitting = [row for row in rows if self._fits(index, used[row])]
+            if not fitting:
+                return None
+            row = max(fitting, key=lambda row: (used[row][0], -row))
+            used[row] = self._with(index, used[row])
+            chosen.append(row)
+        return chosen
+
+    def _with(self, index: int, used: _Used) -> _Used:
+        piece = self.pieces[index]
+        return used[0] + piece.tokens, used[1] + len(piece.leaves), used[2] + piece.pairs
+
+    def _fits(self, index: int, used: _Used) -> bool:
+        tokens, leaves, pairs = self._with(index, used)
+        return tokens <= self.shape.tokens and leaves <= self.shape.leaves and pairs <= self.shape.pairs
+
+    def _add(self, index: int, row: int) -> None:
+        if self.members[row]:
+            self.free.remove((self.shape.tokens - self.used[row][0], row))
+        else:
+            self.untouched.remove(row)
+        self.members[row].append(index)
+        self.used[row] = self._with(index, self.used[row])
+        bisect.insort(self.free, (self.shape.tokens - self.used[row][0], row))
+
+    def _open(self) -> range:
+        """A new micro-batch of empty rows."""
+        rows = range(len(self.members), len(self.members) + self.shape.rows)
+        self.members += [[] for _ in rows]
+        self.used += [(0, 0, 0) for _ in rows]
+        self.untouched += rows
+        return rows
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,16 @@ def test_best_fit_leaves_little_room() -> None:
     assert len(plans) * 4 * 1024 <= 1.02 * lengths.sum() + 4 * 1024
 
 
+def test_cut_comparisons_share_rows() -> None:
+    pieces = [Piece(i, tokens, [leaf], 0) for i in range(10) for leaf, tokens in enumerate((90, 30))]
+    plans = pack(pieces, RowShape(4, 100, 8, 8))
+    # Three comparisons to four rows: three rows of 90, and one with their three pieces of 30.
+    assert len(plans) == 4
+    for plan in plans:
+        members = [pieces[m].comparison for row in plan for m in row]
+        assert all(members.count(c) == 2 for c in members)
+
+
 def test_capacity_of_leaves_and_pairs_opens_rows() -> None:
     pieces = [Piece(i, 1, range(2), 3) for i in range(10)]
     assert len(pack(pieces, RowShape(1, 1000, 4, 100))) == 5
@@ -139,5 +149,5 @@ def test_what_cannot_fit_is_said() -> None:
     tree = make_tree(np.random.default_rng(5), 60, [30, 30])
     with pytest.raises(UserError, match="row_tokens"):
         cut(0, tree, 1, 64)
-    with pytest.raises(UserError, match=r"needs 2 rows .* micro-batch has 1"):
+    with pytest.raises(UserError, match=r"2 sub-trees.* micro-batch of 1 rows"):
         pack(cut(0, tree, 1, 100), RowShape(1, 100, 8, 8))
