@@ -15,11 +15,13 @@ def inv_freq(rope: Rope, head_dim: int) -> Float32[np.ndarray, "E//2"]:
     head. Every intermediate is fp32, in the order of `modeling_llama.compute_default_rope_parameters` and
     `modeling_rope_utils._compute_llama3_parameters`: a frequency rounded elsewhere is another angle at
     position 20,000. In torch `number / tensor` is `tensor.reciprocal() * number`, hence the products below.
-    (torch's fp32 `pow` is not correctly rounded, so now and then a frequency still differs by one ulp.)
+    The power alone is taken in fp64 and rounded, which is what torch's fp32 `pow` gives but for one ulp now and then;
+    numpy's own fp32 power is off by more, and by how much depends on the machine.
     """
     one, two_pi = np.float32(1.0), np.float32(2.0 * math.pi)
     exponent = np.arange(0, head_dim, 2).astype(np.float32) / np.float32(head_dim)
-    frequency = one / np.float32(rope.theta) ** exponent
+    power = (float(np.float32(rope.theta)) ** exponent.astype(np.float64)).astype(np.float32)
+    frequency = one / power
     if rope.kind == "default":
         return frequency
 
