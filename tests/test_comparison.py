@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from skyrm_jax.comparison import ROLES, Comparison, Message, Preference, detect, parse, to_record
+from skyrm_jax.comparison import ROLES, Comparison, Message, Preference, to_record
 from skyrm_jax.errors import RecordError
+from skyrm_jax.forms import detect, parse
 
 USER, ASSISTANT = Message("user", "2 + 2?"), Message("assistant", "4")
 
@@ -152,7 +153,7 @@ def test_a_fault_is_named_by_its_field_with_a_remedy(record: Any, field: str) ->
 
 def test_an_unknown_form_is_refused() -> None:
     with pytest.raises(RecordError, match="choose from auto, native"):
-        parse(GOOD, "sharegpt")
+        parse(GOOD, "rlhf")
 
 
 @pytest.mark.parametrize(

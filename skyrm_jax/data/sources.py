@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from skyrm_jax.comparison import FORMS, Comparison, parse
+from skyrm_jax.comparison import Comparison
 from skyrm_jax.data.quarantine import Quarantine
 from skyrm_jax.errors import RecordError, UserError
+from skyrm_jax.forms import FORMS, parse
 
 UNDECIDED = "undecided (tie or no label)"
 """Outcome of a training record without a preference: counted and passed over, not bad."""

@@ -11,12 +11,13 @@ from pathlib import Path
 import numpy as np
 
 from skyrm_jax.chat import Chat
-from skyrm_jax.comparison import FORMS, Comparison
+from skyrm_jax.comparison import Comparison
 from skyrm_jax.data.quarantine import Quarantine
 from skyrm_jax.data.sources import read_comparisons
 from skyrm_jax.data.store import Store
 from skyrm_jax.errors import UserError, run_command
 from skyrm_jax.eval.heldout import decided
+from skyrm_jax.forms import FORMS
 
 Encode = Callable[[str], Sequence[int]]
 

@@ -209,10 +209,15 @@ def test_a_quarantine_starts_anew(tmp_path: Path) -> None:
 
 def test_real_files_are_read_whole(shared: Path) -> None:
     folder = shared / "data/preferences"
-    expected = {"hh-rlhf/*.jsonl.gz": (2312, 2312, 0), "alpaca_eval/*.json": (4025, 3990, 35)}
-    for pattern, (read, kept, undecided) in expected.items():
-        quarantine = Quarantine(None, 0)
-        paths = sorted(folder.glob(pattern))
-        assert len(list(read_comparisons(paths, "auto", True, quarantine))) == kept
-        assert sum(counts["read"] for counts in quarantine.counts.values()) == read
-        assert sum(counts[UNDECIDED] for counts in quarantine.counts.values()) == undecided
+    expected = {  # read, kept, undecided, bad
+        "hh-rlhf/*.jsonl.gz": (2312, 2312, 0, 0),
+        "alpaca_eval/*.json": (4025, 3990, 35, 0),
+        "dpo-demo/*.json": (600, 600, 0, 0),
+        "llmbar/*.json": (466, 465, 0, 1),  # one pair of identical responses
+        "pandalm/*.json": (999, 914, 85, 0),
+    }
+    for pattern, figures in expected.items():
+        quarantine = Quarantine(None, 0.01)
+        kept = len(list(read_comparisons(sorted(folder.glob(pattern)), "auto", True, quarantine)))
+        undecided = sum(counts[UNDECIDED] for counts in quarantine.counts.values())
+        assert (quarantine.records, kept, undecided, quarantine.bad) == figures

@@ -11,11 +11,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from skyrm_jax import score
-from skyrm_jax.checkpoint import save_model
-from skyrm_jax.comparison import Comparison, parse
+from skyrm_jax.comparison import Comparison
+from skyrm_jax.convert.streamed import write_checkpoint
+from skyrm_jax.convert.weights import MemoryWeights
 from skyrm_jax.data import bpe
 from skyrm_jax.errors import UserError
 from skyrm_jax.eval import cli
+from skyrm_jax.forms import parse
 from skyrm_jax.models.architecture import Architecture, Rope
 from skyrm_jax.models.parameters import map_table
 from skyrm_jax.prepare import PrepareOptions, prepare
@@ -49,8 +51,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     architecture = Architecture("qwen3", 300, 16, 32, 2, 2, 1, 8, True, 1e-6, Rope(), 256, pad_token_id=0)
     rng = np.random.default_rng(1)
     params = map_table(architecture, lambda _, spec: jnp.asarray(rng.normal(0, 0.2, spec.shape), jnp.float32))
-    save_model(folder / "model", params, architecture, tokenizer, {})
-    save_model(folder / "zero", params | {"score": 0 * params["score"]}, architecture, tokenizer, {})
+    write_checkpoint(folder / "model", MemoryWeights.of(architecture, params), tokenizer, {})
+    zero = MemoryWeights.of(architecture, params | {"score": 0 * params["score"]})
+    write_checkpoint(folder / "zero", zero, tokenizer, {})
     return folder
 
 
