@@ -329,7 +329,7 @@ def _load_tokenizer(source: str) -> Any:
     elif path.is_absolute() or source.count("/") > 1 or source.startswith((".", "~")):
         raise UserError(f"tokenizer {source}: there is no such folder; {remedy}")
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
         backend = tokenizer.backend_tokenizer
     except Exception as error:  # a broken file raises anything, a missing one OSError
         lines = str(error).strip().splitlines()

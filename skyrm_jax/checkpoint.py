@@ -22,10 +22,14 @@ from jax.sharding import Mesh
 from skyrm_jax.errors import UserError
 from skyrm_jax.mesh import make_mesh
 from skyrm_jax.models.architecture import Architecture
-from skyrm_jax.models.parameters import Params, abstract, flattened, nested, shardings
+from skyrm_jax.models.parameters import Params, abstract, map_table, nested, shardings
 
 FORMAT = 1
 POOLING = "right-most token whose id is not pad_token_id"
+
+
+CHUNK_BYTES = 2**26
+"""Most that a chunk of a saved parameter holds."""
 
 
 def versions() -> dict[str, str]:
@@ -59,6 +63,16 @@ def manager(directory: Path, keep: int | None = None) -> ocp.CheckpointManager:
     )
 
 
+def save_args(architecture: Architecture) -> Params:
+    """How parameters are saved: stacked ones in chunks of a layer or less, so that they can be read layer by layer."""
+    return map_table(
+        architecture,
+        lambda _, spec: ocp.SaveArgs(
+            chunk_byte_size=CHUNK_BYTES, shard_axes=(0,) if spec.axes[0] == "layers" and len(spec.shape) == 3 else ()
+        ),
+    )
+
+
 def copy_tokenizer(source: Path, directory: Path) -> None:
     """Copies the tokenizer's files beside the checkpoints, unless they are there."""
     target = directory / "tokenizer"
@@ -86,34 +100,6 @@ def tokenizer_files(folder: Path) -> list[Path]:
         "chat_template.json",
     }
     return sorted(file for file in folder.iterdir() if file.name in known)
-
-
-def save_model(
-    directory: Path | str,
-    params: Params,
-    architecture: Architecture,
-    tokenizer: Path,
-    provenance: dict[str, Any],
-) -> None:
-    """Writes parameters alone, as step 0 of `directory`.
-
-    Raises:
-        UserError: `directory` holds checkpoints already.
-    """
-    directory = Path(directory)
-    if (directory / "checkpoints").exists():
-        raise UserError(f"{directory} holds checkpoints already; choose another folder or remove it")
-    copy_tokenizer(tokenizer, directory)
-    dtypes = {path: str(value.dtype) for path, value in flattened(params).items()}
-    with manager(directory) as writer:
-        writer.save(
-            0,
-            args=ocp.args.Composite(
-                model=ocp.args.StandardSave(params),
-                meta=ocp.args.JsonSave(metadata(architecture, dtypes, provenance)),
-            ),
-        )
-        writer.wait_until_finished()
 
 
 @dataclass(frozen=True)
@@ -188,13 +174,16 @@ class LoadedModel:
     source: str
 
 
-def load_model(source: Path | str, mesh: Mesh | None = None, dtype: Any = None) -> LoadedModel:
+def load_model(
+    source: Path | str, mesh: Mesh | None = None, dtype: Any = None, pad_token_id: int | None = None
+) -> LoadedModel:
     """Loads `source`: our checkpoint, a Hugging Face folder, or a Hub id, with no conversion by hand.
 
     Args:
         source: what a command's `--checkpoint` takes.
         mesh: where the parameters go; default one device.
         dtype: of the parameters; default as stored.
+        pad_token_id: of a Hugging Face folder, over what its files say.
 
     Raises:
         UserError: nothing usable is there.
@@ -206,9 +195,8 @@ def load_model(source: Path | str, mesh: Mesh | None = None, dtype: Any = None) 
     # Imported here: convert writes checkpoints through this module.
     from skyrm_jax.convert.hf import read_hf, resolve
 
-    architecture, params, tokenizer = read_hf(resolve(str(source)))
-    if dtype is not None:
-        params = jax.tree.map(lambda x: x.astype(jnp.dtype(dtype)), params)
+    name = None if dtype is None else jnp.dtype(dtype).name
+    architecture, params, tokenizer = read_hf(resolve(str(source)), dtype=name, pad_token_id=pad_token_id)
     if mesh is not None:
         params = jax.tree.map(jax.device_put, params, shardings(architecture, mesh))
     else:

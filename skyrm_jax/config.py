@@ -29,7 +29,7 @@ class DataConfig:
         held_out: comparisons held out by prompt: a share below 1, or a number of comparisons.
         max_bad_share: stop when more than this share of records is bad.
         row_tokens: length of a row, at least `max_tokens`.
-        rows: rows of a micro-batch over all devices; a multiple of the data shards.
+        rows: rows of a micro-batch over all devices; a multiple of the mesh's data * fsdp. 0: as many.
         prefetch: steps read ahead.
         workers: loader processes; 0 reads in threads of this one.
     """
@@ -45,7 +45,7 @@ class DataConfig:
     held_out: float = 0.02
     max_bad_share: float = 0.05
     row_tokens: int = 16384
-    rows: int = 1
+    rows: int = 0
     prefetch: int = 2
     workers: int = 0
 
@@ -56,8 +56,9 @@ class ModelConfig:
 
     Args:
         base: our checkpoint, an HF folder or a Hub id to start from; a causal LM gets a fresh head.
-        architecture: instead of `base`: an HF `config.json` path, or its contents, for a random start. `vocab_size` and
-            `pad_token_id` may be left out: the tokenizer says.
+        architecture: an HF `config.json` path, or its contents. Without `base` the model starts at random, and
+            `vocab_size` and `pad_token_id` may be left out: the tokenizer says. With `base` it is what the base must
+            be, but for the pad token, which is taken from here.
         compute_dtype: dtype of matrix operands; accumulation, norms, softmax and loss are fp32 always.
         remat: what a layer keeps for its backward pass.
         attention: attention backend.
@@ -147,7 +148,7 @@ class TrainConfig:
                 f"must be at least data.max_tokens ({d.max_tokens})",
             ),
             ("data.max_tokens", d.max_tokens < 2, "must be at least 2"),
-            ("data.rows", d.rows < 1, "must be at least 1"),
+            ("data.rows", d.rows < 0, "must not be negative"),
             ("data.held_out", d.held_out < 0, "must not be negative"),
             ("optimizer.batch", o.batch < 1, "must be at least 1"),
             ("optimizer.learning_rate", o.learning_rate <= 0, "must be positive"),
@@ -158,10 +159,8 @@ class TrainConfig:
         ]:
             if bad:
                 raise UserError(f"{name} {rule}")
-        if (self.model.base is None) == (self.model.architecture is None):
-            raise UserError(
-                "give exactly one of model.base (start from a checkpoint) and model.architecture (random start)"
-            )
+        if self.model.base is None and self.model.architecture is None:
+            raise UserError("give model.base (start from a checkpoint) or model.architecture (random start)")
         if not d.sources and d.store is None:
             raise UserError("give data.sources (files to prepare) or data.store (an already prepared store)")
 

@@ -53,7 +53,7 @@ def test_a_missing_config_file_is_named(capsys: pytest.CaptureFixture[str]) -> N
 @pytest.mark.parametrize(
     ("extra", "named"),
     [
-        (["--model.base", "b"], "exactly one of model.base"),
+        (["--model.architecture", "null"], "give model.base"),
         (["--data.row_tokens", "8"], "data.row_tokens must be at least data.max_tokens"),
         (["--optimizer.learning_rate", "0"], "optimizer.learning_rate must be positive"),
         (["--optimizer.final", "2"], "optimizer.final"),

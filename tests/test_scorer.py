@@ -8,6 +8,8 @@ import pytest
 
 from skyrm_jax import checkpoint
 from skyrm_jax.comparison import Comparison
+from skyrm_jax.convert.streamed import write_checkpoint
+from skyrm_jax.convert.weights import MemoryWeights
 from skyrm_jax.data import bpe
 from skyrm_jax.errors import UserError
 from skyrm_jax.models.architecture import Architecture, Rope
@@ -28,7 +30,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     rng = np.random.default_rng(0)
     params = map_table(architecture, lambda _, spec: rng.normal(0, 0.2, spec.shape).astype(np.float32))
-    checkpoint.save_model(folder / "checkpoint", params, architecture, folder / "tokenizer", {})
+    write_checkpoint(folder / "checkpoint", MemoryWeights.of(architecture, params), folder / "tokenizer", {})
     return folder / "checkpoint"
 
 
@@ -85,7 +87,7 @@ def test_truncation_cuts_the_prompt_for_all_and_is_counted(model: Path) -> None:
 def test_an_untrained_head_is_refused(model: Path, tmp_path: Path) -> None:
     found = checkpoint.load_model(model)
     params = {**found.params, "score": found.params["score"] * 0}
-    checkpoint.save_model(tmp_path / "fresh", params, found.architecture, found.tokenizer, {})
+    write_checkpoint(tmp_path / "fresh", MemoryWeights.of(found.architecture, params), found.tokenizer, {})
     with pytest.raises(UserError, match="reward head is zero"):
         load(tmp_path / "fresh")
 

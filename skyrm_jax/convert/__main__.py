@@ -1,4 +1,4 @@
-"""`python -m skyrm_jax.convert from-hf|from-gguf|to-hf ...`"""
+"""`python -m skyrm_jax.convert from-hf|from-gguf|to-hf|average ...`"""
 
 import sys
 

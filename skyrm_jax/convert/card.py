@@ -28,7 +28,7 @@ def model_card(architecture: Architecture, dtype: str, provenance: Mapping[str, 
         "parameters": f"{architecture.parameter_count():,}, {dtype}",
         "made with": ", ".join(f"{package} {number}" for package, number in made_with.items()),
     }
-    for name in ("head", "max_tokens"):
+    for name in ("revision", "commit", "average_of", "head", "max_tokens"):
         if provenance.get(name) is not None:
             facts[name.replace("_", " ")] = provenance[name]
     if run:

@@ -1,6 +1,7 @@
 """The `convert` command: which model in, which model out."""
 
 import argparse
+import math
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="skyrm convert", description="Models in from Hugging Face and GGUF, reward models out to Hugging Face."
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="{from-hf,from-gguf,to-hf}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{from-hf,from-gguf,to-hf,average}")
 
     def add(name: str, source: str, source_help: str, help: str) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=help, description=help)
@@ -28,6 +29,11 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     gguf = add("from-gguf", "FILE", "a GGUF file, or package:NAME for the one in an installed package",
                "import a Llama or Qwen3 GGUF file (fresh head)")  # fmt: skip
     out = add("to-hf", "CHECKPOINT", "our checkpoint", "export a reward model for transformers")
+    mean = commands.add_parser("average", help="the mean of several models of one architecture")
+    mean.add_argument("sources", nargs="+", metavar="MODEL", help="our checkpoints, Hugging Face folders or Hub ids")
+    mean.add_argument("--out", required=True, help="folder to write; must not exist or be empty")
+    mean.add_argument("--weights", nargs="+", type=float, metavar="W", help="one for each model (default: equal)")
+    mean.add_argument("--dtype", choices=DTYPES, default="keep", help="of the result (default: the first model's)")
     for command in (hf, gguf):
         command.add_argument("--pad-token", help="text of the pad token, over what the files say")
     hf.add_argument("--revision", help="of a Hub id")
@@ -44,65 +50,82 @@ def main(argv: list[str] | None = None) -> None:
         from_hf(arguments.source, Path(arguments.out), arguments.pad_token, dtype, arguments.revision)
     elif arguments.command == "from-gguf":
         from_gguf(arguments.source, Path(arguments.out), arguments.pad_token, dtype, arguments.tokenizer)
+    elif arguments.command == "average":
+        average(arguments.sources, Path(arguments.out), arguments.weights, dtype)
     else:
         to_hf(arguments.source, Path(arguments.out), dtype, arguments.max_shard_gib)
 
 
 def from_hf(source: str, out: Path, pad_token: str | None, dtype: str | None, revision: str | None) -> None:
     """Imports a Hugging Face folder or Hub id as a checkpoint of ours."""
-    from skyrm_jax.convert.hf import read_hf, read_json, require_vacant, resolve
-    from skyrm_jax.models.architecture import is_sequence_classifier
+    from skyrm_jax.convert.folders import require_vacant
+    from skyrm_jax.convert.hf import HfWeights, commit, resolve
 
     require_vacant(out)
     folder = resolve(source, revision)
-    architecture, params, tokenizer = read_hf(folder, pad_token, dtype)
-    is_reward_model = is_sequence_classifier(read_json(folder / "config.json"))
-    provenance = {"base": source, "head": "imported" if is_reward_model else "fresh, zero"}
+    weights = HfWeights(folder, pad_token, dtype)
+    provenance = {"base": source, "head": "imported" if weights.has_head else "fresh, zero"}
     if revision is not None:
         provenance["revision"] = revision
-    _save(out, architecture, params, tokenizer, provenance)
+    provenance |= commit(folder)
+    _save(out, weights, folder, dtype, provenance)
 
 
 def from_gguf(source: str, out: Path, pad_token: str | None, dtype: str | None, tokenizer: str | None) -> None:
     """Imports a GGUF file as a checkpoint of ours."""
-    from skyrm_jax.convert.gguf import find_file, read_gguf
-    from skyrm_jax.convert.hf import require_vacant
+    from skyrm_jax.convert.folders import require_vacant
+    from skyrm_jax.convert.gguf import GgufWeights, find_file
 
     require_vacant(out)
     file = find_file(source)
     with tempfile.TemporaryDirectory() as temporary:
-        architecture, params, folder = read_gguf(
-            file, tokenizer or temporary, pad_token, dtype, build=tokenizer is None
-        )
+        folder = Path(tokenizer or temporary)
+        weights = GgufWeights(file, folder, pad_token, build=tokenizer is None)
         name = source if source.startswith("package:") else file.name
-        _save(out, architecture, params, folder, {"base": f"{name} ({file.name})", "head": "fresh, zero"})
+        _save(out, weights, folder, dtype, {"base": f"{name} ({file.name})", "head": "fresh, zero"})
 
 
 def to_hf(source: str, out: Path, dtype: str | None, max_shard_gib: float) -> None:
     """Exports a checkpoint of ours as a transformers sequence classifier."""
-    from skyrm_jax.checkpoint import load_model
-    from skyrm_jax.convert.hf import GIB, write_hf
+    from skyrm_jax.convert.hf_export import GIB, write_hf
+    from skyrm_jax.convert.sources import open_model
 
-    if max_shard_gib <= 0:
+    if not 0 < max_shard_gib < math.inf:
         raise UserError("--max-shard-gib must be positive")
-    loaded = load_model(source)
-    write_hf(out, loaded.architecture, loaded.params, loaded.tokenizer, dtype, int(max_shard_gib * GIB), loaded.meta)
-    _say(out, loaded.architecture)
+    model = open_model(source, dtype)
+    write_hf(out, model.weights, model.tokenizer, dtype, int(max_shard_gib * GIB), model.meta)
+    _say(out, model.weights.architecture)
 
 
-def _save(out: Path, architecture: Any, params: Any, tokenizer: Path, provenance: dict[str, Any]) -> None:
+def average(sources: list[str], out: Path, shares: list[float] | None, dtype: str | None) -> None:
+    """Writes the mean of several models of one architecture as a checkpoint of ours."""
+    from skyrm_jax.convert.folders import require_vacant
+    from skyrm_jax.convert.sources import open_model, tokenizer_digest
+    from skyrm_jax.convert.weights import AveragedWeights
+
+    require_vacant(out)
+    models = [open_model(source, dtype) for source in sources]
+    weights = AveragedWeights.of([model.weights for model in models], shares or [1.0] * len(models), sources)
+    of = [[source, share] for source, share in zip(sources, weights.shares, strict=True)]
+    for source, model in zip(sources, models, strict=True):
+        if tokenizer_digest(model.tokenizer) != tokenizer_digest(models[0].tokenizer):
+            print(f"note: the tokenizer of {source} is not that of {sources[0]}, which the average gets")
+    _save(out, weights, models[0].tokenizer, dtype, {"base": "average", "average_of": of, "head": "averaged"})
+
+
+def _save(out: Path, weights: Any, tokenizer: Path, dtype: str | None, provenance: dict[str, Any]) -> None:
     from skyrm_jax.chat import Chat
-    from skyrm_jax.checkpoint import save_model
+    from skyrm_jax.convert.streamed import write_checkpoint
 
     try:
-        chat = Chat.load(tokenizer, architecture.pad_token_id)
+        chat = Chat.load(tokenizer, weights.architecture.pad_token_id)
     except UserError as error:  # a base model without a chat template gets one when it is trained
         provenance["template_hash"] = None
         print(f"note: {error}")
     else:
         provenance |= {"template_hash": chat.template_hash, "tokenizer_hash": chat.tokenizer_hash}
-    save_model(out, params, architecture, tokenizer, provenance)
-    _say(out, architecture)
+    write_checkpoint(out, weights, tokenizer, provenance, dtype)
+    _say(out, weights.architecture)
 
 
 def _say(out: Path, architecture: Any) -> None:

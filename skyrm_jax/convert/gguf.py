@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 
 from skyrm_jax.convert.gguf_tokenizer import build_tokenizer
-from skyrm_jax.convert.hf import gather
 from skyrm_jax.convert.names import SCORE, HfTensor, hf_tensors
 from skyrm_jax.convert.pad import choose_pad_token
+from skyrm_jax.convert.weights import EVERYTHING, check_finite
 from skyrm_jax.errors import UserError
 from skyrm_jax.models.architecture import Architecture, Rope
-from skyrm_jax.models.parameters import Params, nested
 from skyrm_jax.models.rope import inv_freq
 
 PACKAGE = "package:"
@@ -64,65 +63,64 @@ def find_file(source: str) -> Path:
     return Path(str(files[0].locate()))
 
 
-def read_gguf(
-    file: Path | str,
-    tokenizer: Path | str,
-    pad_token: str | None = None,
-    dtype: str | None = None,
-    build: bool = True,
-) -> tuple[Architecture, Params, Path]:
-    """Reads a Llama or Qwen3 GGUF file as a reward model with a fresh zero head in fp32.
+class GgufWeights:
+    """A Llama or Qwen3 GGUF file as a reward model with a fresh zero head; dequantised tensors are fp32.
 
     Args:
         file: the GGUF file.
         tokenizer: folder into which the file's tokenizer is written, or, if not `build`, of the one to use instead.
         pad_token: text of the pad token, over what the file says.
-        dtype: of the parameters; default fp32, which dequantisation gives.
         build: whether to build the tokenizer from the file.
-
-    Returns:
-        As `hf.read_hf`.
 
     Raises:
         UserError: naming the metadata key or tensor at fault; or the `gguf` package is not installed.
     """
-    try:
-        from gguf import GGUFReader, dequantize
-    except ImportError as error:
-        raise UserError("reading GGUF needs the gguf package: pip install 'skyrm-jax[gguf]'") from error
-    file, tokenizer = Path(file), Path(tokenizer)
-    try:
-        reader = GGUFReader(file)
-    except (ValueError, OSError, IndexError) as error:
-        raise UserError(f"{file} cannot be read as GGUF: {error}") from error
-    metadata = {name: field.contents() for name, field in reader.fields.items()}
-    stored = {tensor.name: tensor for tensor in reader.tensors}
-    if build:
-        build_tokenizer(metadata, tokenizer, file)
 
-    freqs = stored.get(_ROPE_FREQS)
-    factors = None if freqs is None else dequantize(freqs.data, freqs.tensor_type)
-    architecture = read_architecture(metadata, file, _LM_HEAD not in stored, factors)
-    pad = choose_pad_token(tokenizer, architecture.pad_token_id, pad_token)
-    architecture = dataclasses.replace(architecture, pad_token_id=pad)
+    def __init__(self, file: Path | str, tokenizer: Path | str, pad_token: str | None = None, build: bool = True):
+        try:
+            from gguf import GGUFReader, dequantize
+        except ImportError as error:
+            raise UserError("reading GGUF needs the gguf package: pip install 'skyrm-jax[gguf]'") from error
+        self.file, tokenizer = Path(file), Path(tokenizer)
+        try:
+            reader = GGUFReader(self.file)
+        except (ValueError, OSError, IndexError) as error:
+            raise UserError(f"{self.file} cannot be read as GGUF: {error}") from error
+        metadata = {name: field.contents() for name, field in reader.fields.items()}
+        self._stored = {tensor.name: tensor for tensor in reader.tensors}
+        self._dequantize = dequantize
+        if build:
+            build_tokenizer(metadata, tokenizer, self.file)
 
-    tensors = [tensor for tensor in hf_tensors(architecture) if tensor.name != SCORE]
-    _check_names(file, {gguf_name(tensor) for tensor in tensors}, set(stored))
+        freqs = self._stored.get(_ROPE_FREQS)
+        factors = None if freqs is None else dequantize(freqs.data, freqs.tensor_type)
+        architecture = read_architecture(metadata, self.file, _LM_HEAD not in self._stored, factors)
+        pad = choose_pad_token(tokenizer, architecture.pad_token_id, pad_token)
+        self.architecture = dataclasses.replace(architecture, pad_token_id=pad)
+        tensors = [tensor for tensor in hf_tensors(self.architecture) if tensor.name != SCORE]
+        _check_names(self.file, {gguf_name(tensor) for tensor in tensors}, set(self._stored))
 
-    def read(tensor: HfTensor) -> np.ndarray:
-        source = stored[gguf_name(tensor)]
-        value: np.ndarray = dequantize(source.data, source.tensor_type)
-        if value.shape != tensor.shape:
+    def dtype(self, path: str) -> np.dtype[Any]:
+        return np.dtype(np.float32)
+
+    def read(self, tensor: HfTensor, rows: slice = EVERYTHING) -> np.ndarray:
+        if tensor.name == SCORE:
+            return np.zeros(tensor.shape, np.float32)[rows]
+        source = self._stored[gguf_name(tensor)]
+        # Quantised blocks run along a row, so rows can be dequantised on their own.
+        is_permuted = self.architecture.model_type == "llama" and tensor.path in ("layers.q", "layers.k")
+        try:
+            value: np.ndarray = self._dequantize(source.data if is_permuted else source.data[rows], source.tensor_type)
+        except NotImplementedError as error:
+            raise UserError(f"{self.file}: tensor {source.name} has a type that cannot be read: {error}") from error
+        expected = (len(range(*rows.indices(tensor.shape[0]))), *tensor.shape[1:])
+        if is_permuted and value.shape == tensor.shape:
+            value = unpermute(value, self.architecture.head_dim)[rows]
+        if value.shape != expected:
             raise UserError(
-                f"{file}: tensor {source.name} has shape {value.shape}, the metadata makes it {tensor.shape}"
+                f"{self.file}: tensor {source.name} has shape {value.shape}, the metadata makes it {tensor.shape}"
             )
-        if architecture.model_type == "llama" and tensor.path in ("layers.q", "layers.k"):
-            value = unpermute(value, architecture.head_dim)
-        return value
-
-    flat = gather(architecture, tensors, read, dtype)
-    flat["score"] = np.zeros((architecture.hidden, 1), np.float32)
-    return architecture, nested(flat), tokenizer
+        return check_finite(value, f"{self.file}: tensor {source.name}")
 
 
 def gguf_name(tensor: HfTensor) -> str:

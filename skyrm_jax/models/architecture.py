@@ -15,6 +15,11 @@ from skyrm_jax.errors import UserError
 Kind = Literal["default", "llama3"]
 ModelType = Literal["qwen3", "llama"]
 
+COMPUTED = (
+    "model_type", "vocab_size", "hidden", "mlp", "layers", "heads", "kv_heads", "head_dim", "qk_norm", "rms_eps", "rope",
+)  # fmt: skip
+"""Fields of an Architecture that decide what its weights compute, and their shapes."""
+
 HF_NAMES: dict[str, str] = {"qwen3": "Qwen3", "llama": "Llama"}
 
 
@@ -177,7 +182,7 @@ class Architecture:
             head_dim=head_dim,
             qk_norm=not is_llama,
             rms_eps=float(config.get("rms_norm_eps", 1e-6)),
-            rope=_read_rope(config),
+            rope=read_rope(config),
             max_positions=config.get("max_position_embeddings", 2048 if is_llama else 32768),
             pad_token_id=config.get("pad_token_id"),
             bos_token_id=config.get("bos_token_id", 1 if is_llama else None),
@@ -370,7 +375,7 @@ _LLAMA3_KEYS = {
 }
 
 
-def _read_rope(config: Mapping[str, Any]) -> Rope:
+def read_rope(config: Mapping[str, Any]) -> Rope:
     """RoPE from either dialect; where a config carries both, they must say the same."""
     top_theta = config.get("rope_theta")
     found: dict[str, Rope] = {}

@@ -63,7 +63,8 @@ def run(config: TrainConfig, console: Console | None = None) -> Result:
     console = console or Console(stderr=True)
     out = Path(config.run.out)
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.model)
-    if config.data.rows % row_shards(mesh):
+    rows = config.data.rows or row_shards(mesh)
+    if rows % row_shards(mesh):
         raise UserError(
             f"data.rows ({config.data.rows}) must be a multiple of the mesh's data * fsdp ({row_shards(mesh)})"
         )
@@ -94,7 +95,7 @@ def run(config: TrainConfig, console: Console | None = None) -> Result:
         steps = min(schedule.steps, config.run.steps or schedule.steps)
         optimizer = make_optimizer(config.optimizer, architecture, steps)
         programs = step_programs(architecture, config.model, optimizer, mesh)
-        shape = row_shape(index, np.arange(len(index.tokens)), config.data.rows, config.data.row_tokens)
+        shape = row_shape(index, np.arange(len(index.tokens)), rows, config.data.row_tokens)
         packer = Packer(store, shape, my_rows(mesh, shape.rows), architecture.pad_token_id or 0)
         held_out = np.flatnonzero(index.heldout)
         rate = learning_rate(config.optimizer, steps)
@@ -222,7 +223,9 @@ def save(saver: ocp.CheckpointManager, step: int, state: TrainState, meta: dict[
     saver.save(
         step,
         args=ocp.args.Composite(
-            model=ocp.args.StandardSave(state.params),
+            model=ocp.args.StandardSave(
+                state.params, checkpoint.save_args(Architecture.from_dict(meta["architecture"]))
+            ),
             optimizer=ocp.args.StandardSave(state.moments),
             meta=ocp.args.JsonSave(meta),
         ),

@@ -14,7 +14,7 @@ from skyrm_jax.config import TrainConfig
 from skyrm_jax.convert.hf import read_architecture, read_json, resolve
 from skyrm_jax.data.store import Store
 from skyrm_jax.errors import UserError
-from skyrm_jax.models.architecture import Architecture
+from skyrm_jax.models.architecture import COMPUTED, Architecture
 from skyrm_jax.models.parameters import Params, initialise, shardings
 from skyrm_jax.prepare import PrepareOptions, prepare
 
@@ -35,7 +35,13 @@ def start(config: TrainConfig) -> Start:
         UserError: they cannot be found, or contradict each other.
     """
     if config.model.base is not None:
-        architecture, folder = base_architecture(config.model.base)
+        expected = None
+        if config.model.architecture is not None:
+            expected = Architecture.from_hf(hf_config(config.model.architecture))
+        pad = expected.pad_token_id if expected else None
+        architecture, folder = base_architecture(config.model.base, pad)
+        if expected:
+            require_same(config.model.base, architecture, expected)
         tokenizer = config.data.tokenizer or str(folder)
         chat = Chat.load(tokenizer, architecture.pad_token_id, config.data.template)
     else:
@@ -53,18 +59,34 @@ def start(config: TrainConfig) -> Start:
     return Start(tokenizer, chat, architecture)
 
 
-def base_architecture(base: str) -> tuple[Architecture, Path]:
-    """Architecture and tokenizer folder of a base checkpoint, without reading its arrays."""
+def base_architecture(base: str, pad_token_id: int | None = None) -> tuple[Architecture, Path]:
+    """Architecture, with another pad token if one is given, and tokenizer folder of a base; its arrays are not read."""
     found = checkpoint.locate(base)
-    if found is not None:
-        return found.architecture, found.tokenizer
-    folder = resolve(base)
-    return read_architecture(folder), folder
+    if found is None:
+        folder = resolve(base)
+        return read_architecture(folder, pad_token_id=pad_token_id), folder
+    given = found.architecture
+    return (given if pad_token_id is None else replace(given, pad_token_id=pad_token_id)), found.tokenizer
+
+
+def hf_config(given: str | dict[str, Any] | None) -> dict[str, Any]:
+    """The contents of `model.architecture`."""
+    return dict(given) if isinstance(given, dict) else read_json(Path(str(given)))
+
+
+def require_same(base: str, found: Architecture, expected: Architecture) -> None:
+    """Raises UserError, naming what differs, unless the base computes what `model.architecture` says."""
+    ours, theirs = expected.to_dict(), found.to_dict()
+    for name in COMPUTED:
+        if ours[name] != theirs[name]:
+            raise UserError(
+                f"model.base {base} has {name} {theirs[name]}, but model.architecture says {ours[name]}: correct one"
+            )
 
 
 def random_architecture(given: str | dict[str, Any] | None, chat: Chat) -> Architecture:
     """The architecture of a config.json (path or contents), the tokenizer filling in vocabulary and pad token."""
-    config = dict(given) if isinstance(given, dict) else read_json(Path(str(given)))
+    config = hf_config(given)
     config.setdefault("vocab_size", len(chat.tokenizer))
     if config.get("pad_token_id") is None:
         config["pad_token_id"] = chat.tokenizer.pad_token_id
@@ -126,7 +148,8 @@ def prepare_options(config: TrainConfig, begin: Start) -> PrepareOptions:
 def starting_params(config: TrainConfig, begin: Start, mesh: Mesh) -> Params:
     """fp32 parameters on the mesh: those of the base, or fresh ones."""
     if config.model.base is not None:
-        return checkpoint.load_model(config.model.base, mesh, "float32").params
+        pad = begin.architecture.pad_token_id
+        return checkpoint.load_model(config.model.base, mesh, "float32", pad_token_id=pad).params
     make = jax.jit(lambda key: initialise(begin.architecture, key), out_shardings=shardings(begin.architecture, mesh))
     return make(jax.random.key(config.run.seed))
 

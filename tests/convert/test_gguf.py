@@ -18,12 +18,13 @@ from small_models import (
 )
 
 from skyrm_jax.convert.cli import main
-from skyrm_jax.convert.gguf import find_file, read_gguf
+from skyrm_jax.convert.gguf import GgufWeights, find_file
 from skyrm_jax.convert.gguf_tokenizer import build_tokenizer
 from skyrm_jax.convert.hf import read_hf
+from skyrm_jax.convert.weights import in_memory
 from skyrm_jax.errors import UserError
-from skyrm_jax.models.architecture import Rope
-from skyrm_jax.models.parameters import flattened
+from skyrm_jax.models.architecture import Architecture, Rope
+from skyrm_jax.models.parameters import Params, flattened
 from skyrm_jax.models.rope import inv_freq
 
 torch = pytest.importorskip("torch")
@@ -37,6 +38,12 @@ PASSAGES = [
     "I'LL can't WE'VE they'd",
     "<html>&nbsp;</html> $a_{i}^{2}$ \\frac{1}{2}",
 ]
+
+
+def read_gguf(file: Path, tokenizer: Path, build: bool = True) -> tuple[Architecture, Params, Path]:
+    weights = GgufWeights(file, tokenizer, build=build)
+    return weights.architecture, in_memory(weights), tokenizer
+
 
 # ---- SmolLM2-135M-Instruct, from the package index
 

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +22,9 @@ from small_models import (
 
 from skyrm_jax.checkpoint import load_model
 from skyrm_jax.convert.cli import main
-from skyrm_jax.convert.hf import read_hf, resolve, write_hf
+from skyrm_jax.convert.hf import read_hf, resolve
+from skyrm_jax.convert.hf_export import write_hf
+from skyrm_jax.convert.weights import MemoryWeights
 from skyrm_jax.errors import UserError
 
 torch = pytest.importorskip("torch")
@@ -81,14 +85,14 @@ def test_transformers_loads_the_export_and_gives_the_same_rewards(tmp_path, base
 
     original = save(tmp_path / "hf", BASES[base])
     architecture, params, _ = read_hf(tmp_path / "hf")
-    write_hf(tmp_path / "out", architecture, params, None)
+    write_hf(tmp_path / "out", MemoryWeights.of(architecture, params), None)
     loaded, info = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out", output_loading_info=True)
     assert not info["missing_keys"] and not info["unexpected_keys"] and not info["mismatched_keys"]
     assert type(loaded) is type(original) and loaded.dtype == torch.float32
     assert loaded.config.num_labels == 1 and loaded.config.pad_token_id == 7
     assert loaded.config.problem_type == "regression"
     theirs = hf_rewards(loaded.eval(), TEXTS)
-    assert np.array_equal(theirs, hf_rewards(original, TEXTS))
+    np.testing.assert_allclose(theirs, hf_rewards(original, TEXTS), rtol=1e-6, atol=1e-6)
     assert_equal_rewards(our_rewards(architecture, params, TEXTS), theirs)
 
 
@@ -98,7 +102,7 @@ def test_a_pipeline_on_the_export_gives_raw_rewards(tmp_path):
     original = save(tmp_path / "hf", BASES["qwen3"])
     add_tokenizer(tmp_path / "hf")
     architecture, params, tokenizer = read_hf(tmp_path / "hf")
-    write_hf(tmp_path / "out", architecture, params, tokenizer)
+    write_hf(tmp_path / "out", MemoryWeights.of(architecture, params), tokenizer)
     scored = pipeline("text-classification", model=str(tmp_path / "out"))("w1 w2 w3 w4")[0]
     assert scored["label"] == "LABEL_0"
     assert scored["score"] == pytest.approx(float(hf_rewards(original, [[9, 10, 11, 12]])[0]), abs=1e-5)
@@ -108,7 +112,7 @@ def test_the_old_dialect_alone_describes_the_same_model(tmp_path):
     """What transformers 4 sees of the export: it does not know rope_parameters."""
     original = save(tmp_path / "hf", BASES["llama"])
     architecture, params, _ = read_hf(tmp_path / "hf")
-    write_hf(tmp_path / "out", architecture, params, None)
+    write_hf(tmp_path / "out", MemoryWeights.of(architecture, params), None)
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     del config["rope_parameters"]
     texts = [np.random.default_rng(1).integers(8, 96, 400).tolist()]
@@ -133,7 +137,7 @@ def test_dtype_is_the_users(tmp_path):
     save(tmp_path / "hf", BASES["qwen3"])
     architecture, params, _ = read_hf(tmp_path / "hf", dtype="bfloat16")
     assert params["layers"]["q"].dtype.name == "bfloat16"
-    write_hf(tmp_path / "out", architecture, params, None, dtype="float32")
+    write_hf(tmp_path / "out", MemoryWeights.of(architecture, params), None, dtype="float32")
     for name, value in safetensors_in(tmp_path / "out").items():
         original = safetensors_in(tmp_path / "hf")[name]
         assert value.dtype == np.float32
@@ -254,20 +258,25 @@ def test_sources_that_are_neither_folder_nor_hub_id(tmp_path):
         resolve(str(tmp_path), "main")
 
 
-def test_hub_ids_are_fetched_without_code_or_pickles(tmp_path, monkeypatch):
+def test_hub_ids_are_fetched_without_code_and_pickles_only_where_nothing_else_is(tmp_path, monkeypatch):
     import huggingface_hub
 
-    asked: dict[str, Any] = {}
+    asked: list[dict[str, Any]] = []
 
-    def fetch(repo: str, *, revision: str | None, allow_patterns: list[str]) -> str:
-        asked.update(repo=repo, revision=revision, patterns=allow_patterns)
+    def fetch(repo: str, *, revision: str | None, allow_patterns: list[str], ignore_patterns: list[str]) -> str:
+        assert ignore_patterns == ["*.py"]
+        asked.append({"repo": repo, "revision": revision, "patterns": allow_patterns})
         return str(tmp_path)
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
+    (tmp_path / "model.safetensors").touch()
     assert resolve("owner/name", "v2") == tmp_path
-    assert (asked["repo"], asked["revision"]) == ("owner/name", "v2")
+    assert [(call["repo"], call["revision"]) for call in asked] == [("owner/name", "v2")]
     assert not any(pattern.endswith((".py", ".bin", "*")) and not pattern.startswith(("tokenizer", "chat_template"))
-                   for pattern in asked["patterns"])  # fmt: skip
+                   for pattern in asked[0]["patterns"])  # fmt: skip
+    (tmp_path / "model.safetensors").unlink()
+    resolve("owner/name")
+    assert len(asked) == 3 and "pytorch_model*.bin" in asked[2]["patterns"]
 
     def fail(*_: Any, **__: Any) -> str:
         raise ConnectionError("no route")
@@ -283,17 +292,35 @@ def test_writing_never_leaves_half_a_folder(tmp_path, monkeypatch):
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "file").touch()
     with pytest.raises(UserError, match="not empty"):
-        write_hf(tmp_path / "taken", architecture, params, None)
+        write_hf(tmp_path / "taken", MemoryWeights.of(architecture, params), None)
 
-    import skyrm_jax.convert.hf as hf
-
-    def fail(*_: Any, **__: Any) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(hf, "save_file", fail)
-    with pytest.raises(UserError, match="No space left"):
-        write_hf(tmp_path / "full", architecture, params, None)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["hf", "taken"]
-    monkeypatch.undo()
     with pytest.raises(UserError, match=r"layers\.q has shape"):
-        write_hf(tmp_path / "odd", architecture, {**params, "layers": {**params["layers"], "q": params["embed"]}}, None)
+        MemoryWeights.of(architecture, {**params, "layers": {**params["layers"], "q": params["embed"]}})
+
+
+LIMITED = """
+import resource, signal, sys
+from skyrm_jax.convert.cli import main
+from skyrm_jax.errors import UserError
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+try:
+    main(sys.argv[1:])
+except UserError as error:
+    print("UserError:", error)
+"""
+
+
+def test_when_the_disk_takes_no_more_nothing_is_left(tmp_path):
+    """A limit on the size of files fails writes as a full disk does."""
+    save(tmp_path / "hf", BASES["qwen3"])
+    add_tokenizer(tmp_path / "hf")
+    (tmp_path / "hf" / "tokenizer_config.json").write_text("{}")
+    main(["from-hf", str(tmp_path / "hf"), str(tmp_path / "ours")])
+    before = sorted(path.name for path in tmp_path.iterdir())
+    for command in (["from-hf", "hf", "out"], ["to-hf", "ours", "out"]):
+        done = subprocess.run([sys.executable, "-c", LIMITED, *command], cwd=tmp_path, capture_output=True, text=True)
+        assert done.stdout.splitlines()[-1].startswith(f"UserError: {tmp_path}/out cannot be written"), (
+            done.stdout + done.stderr
+        )
+        assert sorted(path.name for path in tmp_path.iterdir()) == before

@@ -1,0 +1,47 @@
+"""Output folders: never in the way of another, never half there under their own name."""
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from skyrm_jax.errors import UserError
+
+
+def require_vacant(folder: Path) -> None:
+    """Raises UserError unless `folder` does not exist or is an empty folder."""
+    if folder.is_symlink() or (folder.exists() and (not folder.is_dir() or any(folder.iterdir()))):
+        raise UserError(f"{folder} exists and is not empty; choose another folder or remove it")
+
+
+@contextmanager
+def made_whole(folder: Path) -> Iterator[Path]:
+    """A new folder to fill, beside `folder`, that takes its name when the block ends well.
+
+    What a killed run left there is removed; after an error nothing is left.
+
+    Raises:
+        UserError: `folder` is in the way, another process is making it, or it cannot be written.
+    """
+    require_vacant(folder)
+    folder = folder.absolute()
+    partial, lock = folder.parent / f".{folder.name}.partial", folder.parent / f".{folder.name}.lock"
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with lock.open("w") as locked:
+            try:
+                fcntl.flock(locked, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UserError(f"{folder} is being written by another process; wait for it, or stop it") from None
+            shutil.rmtree(partial, ignore_errors=True)
+            try:
+                partial.mkdir()
+                yield partial
+                os.replace(partial, folder)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+                lock.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be written: {error}") from error

@@ -1,0 +1,1 @@
+"""Is this checkpoint read the same everywhere?"""

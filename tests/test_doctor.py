@@ -1,0 +1,257 @@
+"""The doctor: what is ill is found and named, what is well is left alone."""
+
+import io
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from skyrm_jax.convert.hf_export import write_hf
+from skyrm_jax.convert.streamed import write_checkpoint
+from skyrm_jax.convert.weights import MemoryWeights
+from skyrm_jax.data import bpe
+from skyrm_jax.doctor.against import Pair, bfloat16_step
+from skyrm_jax.doctor.cli import main
+from skyrm_jax.doctor.dialects import by_reader
+from skyrm_jax.models.architecture import Architecture, Rope
+from skyrm_jax.models.parameters import map_table
+
+LLAMA3 = Rope("llama3", 5e5, 8.0)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    bpe.save(bpe.train(["Jane has 12 apples left"] * 3, vocabulary=300), folder)
+    return folder
+
+
+def weights(rope: Rope = LLAMA3, scale: float = 0.2) -> MemoryWeights:
+    architecture = Architecture("llama", 300, 32, 48, 2, 4, 2, 8, False, 1e-5, rope, 16384, 0)
+    rng = np.random.default_rng(0)
+    params = map_table(architecture, lambda _, spec: rng.normal(0, 0.2, spec.shape).astype(np.float32))
+    return MemoryWeights.of(architecture, params | {"score": params["score"] * np.float32(scale)})
+
+
+def hf(folder: Path, tokenizer: Path, **changes: Any) -> Path:
+    write_hf(folder, weights(), tokenizer)
+    config = json.loads((folder / "config.json").read_text()) | changes
+    (folder / "config.json").write_text(json.dumps({k: v for k, v in config.items() if v != "gone"}))
+    return folder
+
+
+def damage(folder: Path, name: str) -> None:
+    """Makes the first number of a tensor NaN."""
+    file = folder / "model.safetensors"
+    raw = bytearray(file.read_bytes())
+    length = int.from_bytes(raw[:8], "little")
+    at = json.loads(raw[8 : 8 + length])[name]["data_offsets"][0] + 8 + length
+    raw[at : at + 4] = np.float32(np.nan).tobytes()
+    file.write_bytes(raw)
+
+
+def findings(source: Path, capsys: pytest.CaptureFixture[str], *options: str) -> tuple[int, dict[str, Any]]:
+    """Exit status, and findings by name."""
+    status = 0
+    try:
+        main([str(source), "--json", "-", *options])
+    except SystemExit as stop:
+        status = int(stop.code or 0)
+    record = json.loads(capsys.readouterr().out)
+    assert record["well"] == (status == 0)
+    return status, {finding["name"]: finding for finding in record["findings"]}
+
+
+def test_a_good_checkpoint_is_well_in_both_forms(
+    tmp_path: Path, tokenizer: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_checkpoint(tmp_path / "ours", weights(), tokenizer, {})
+    for source in (hf(tmp_path / "hf", tokenizer), tmp_path / "ours"):
+        status, found = findings(source, capsys, "--weights")
+        assert status == 0, found
+        assert found["RoPE"]["value"].endswith("llama3 x8 (1, 4, 8192) for all three readers")
+        assert found["scored token"]["value"].endswith("[\\n]"), found["scored token"]
+        assert found["reward head"]["value"].startswith("score.weight float32 [1, 32]")
+        assert found["think block"]["value"] == "none" and "all finite" in found["weights"]["value"]
+
+
+def test_the_table_says_what_to_do(tmp_path: Path, tokenizer: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main([str(hf(tmp_path / "hf", tokenizer, rope_theta="gone", rope_scaling="gone"))])
+    out = capsys.readouterr().out
+    assert "skyrm convert to-hf" in out and "1 of" in out
+
+
+@pytest.mark.parametrize(
+    ("changes", "name", "status", "words"),
+    [
+        ({"rope_theta": "gone", "rope_scaling": "gone"}, "RoPE", "ill", "transformers 4: theta 10,000"),
+        ({"rope_parameters": "gone"}, "RoPE", "well", "theta 500,000"),
+        ({"problem_type": "gone"}, "problem type", "note", "None"),
+        ({"pad_token_id": 100}, "pad token", "ill", "ordinary token"),
+        ({"pad_token_id": None}, "pad token", "ill", "none"),
+    ],
+)
+def test_what_is_wrong_is_found(
+    tmp_path: Path,
+    tokenizer: Path,
+    capsys: pytest.CaptureFixture[str],
+    changes: dict[str, Any],
+    name: str,
+    status: str,
+    words: str,
+) -> None:
+    code, found = findings(hf(tmp_path / "hf", tokenizer, **changes), capsys)
+    assert found[name]["status"] == status and words in found[name]["value"], found[name]
+    assert (code == 1) == (status == "ill") and bool(found[name]["remedy"]) == (status != "well")
+
+
+def test_an_untrained_head_is_ill(tmp_path: Path, tokenizer: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_checkpoint(tmp_path / "ours", weights(scale=0.0), tokenizer, {})
+    assert findings(tmp_path / "ours", capsys)[1]["reward head"]["status"] == "ill"
+
+
+def test_a_changed_template_is_ill(tmp_path: Path, tokenizer: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_checkpoint(tmp_path / "ours", weights(), tokenizer, {"template_hash": "0" * 64})
+    found = findings(tmp_path / "ours", capsys)[1]["chat template"]
+    assert found["status"] == "ill" and "0" * 64 in found["value"]
+
+
+def test_a_damaged_tensor_is_ill(tmp_path: Path, tokenizer: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = hf(tmp_path / "hf", tokenizer)
+    damage(folder, "model.norm.weight")
+    assert findings(folder, capsys)[0] == 0  # the quick look reads the head only
+    found = findings(folder, capsys, "--weights")[1]["weights"]
+    assert found["status"] == "ill" and "model.norm.weight" in found["value"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"rope_theta": 1e4}, "dialects disagree"),
+        ({"id2label": {"0": "a", "1": "b"}, "num_labels": 2}, "2 labels"),
+        ({"num_hidden_layers": 3, "layer_types": "gone"}, "missing"),
+        ({"vocab_size": 301}, "shape"),
+    ],
+)
+def test_what_cannot_even_be_opened_is_a_finding(
+    tmp_path: Path, tokenizer: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, Any], words: str
+) -> None:
+    status, found = findings(hf(tmp_path / "hf", tokenizer, **changes), capsys)
+    assert status == 1 and words in found["opening it"]["value"]
+    if "rope_theta" in changes:
+        assert "transformers 4: theta 10,000" in found["RoPE"]["value"] and found["RoPE"]["status"] == "ill"
+
+
+def test_what_is_no_checkpoint_is_a_finding(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, found = findings(tmp_path, capsys)
+    assert status == 1 and "config.json is missing" in found["opening it"]["value"]
+
+
+def test_a_head_that_is_nan_is_a_finding(tmp_path: Path, tokenizer: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = hf(tmp_path / "hf", tokenizer)
+    damage(folder, "score.weight")
+    status, found = findings(folder, capsys)
+    assert status == 1 and "score.weight has 1 values that are NaN" in found["reward head"]["value"]
+
+
+def with_template(folder: Path, tokenizer: Path, template: str, **settings: Any) -> Path:
+    """A model folder whose tokenizer has another template."""
+    made = hf(folder, tokenizer)
+    (made / "chat_template.jinja").unlink(missing_ok=True)
+    file = made / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"chat_template": template} | settings))
+    return made
+
+
+TURNS = "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("template", "settings", "name", "status", "words"),
+    [
+        (TURNS + "<think>\n\n</think>", {}, "think block", "well", "an empty one"),
+        (TURNS + "<think>so</think>", {}, "think block", "well", "one with text"),
+        ("{{ strftime_now('%d') }}" + TURNS, {}, "chat template", "note", "reads the clock"),
+        (TURNS, {"bos_token": "<|im_start|>"}, "beginning of text", "well", "once"),
+        ("<|im_start|>" + TURNS, {"bos_token": "<|im_start|>"}, "beginning of text", "ill", "2 times"),
+        (TURNS, {"bos_token": "<|endoftext|>"}, "beginning of text", "well", "never"),
+        (TURNS + "<|endoftext|>", {}, "pad token", "note", "which the template itself writes"),
+    ],
+)
+def test_templates(
+    tmp_path: Path,
+    tokenizer: Path,
+    capsys: pytest.CaptureFixture[str],
+    template: str,
+    settings: dict[str, Any],
+    name: str,
+    status: str,
+    words: str,
+) -> None:
+    found = findings(with_template(tmp_path / "hf", tokenizer, template, **settings), capsys)[1]
+    assert (found[name]["status"], words in str(found[name]["value"])) == (status, True), found
+
+
+def test_findings_are_written_as_a_file(tmp_path: Path, tokenizer: Path) -> None:
+    main([str(hf(tmp_path / "hf", tokenizer)), "--json", str(tmp_path / "new" / "out.json")])
+    assert json.loads((tmp_path / "new" / "out.json").read_text())["well"] is True
+
+
+def test_code_beside_a_tokenizer_is_not_run(
+    tmp_path: Path, tokenizer: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\ny\n"))
+    evil = {"tokenizer_class": "EvilTokenizer", "auto_map": {"AutoTokenizer": ["evil.EvilTokenizer", None]}}
+    folder = with_template(tmp_path / "hf", tokenizer, TURNS, **evil)
+    (folder / "evil.py").write_text(f"open({str(tmp_path / 'owned')!r}, 'w')\nclass EvilTokenizer: pass\n")
+    findings(folder, capsys)
+    assert not (tmp_path / "owned").exists()
+
+
+def test_readers_differ_as_documented() -> None:
+    new = {"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}}
+    read = by_reader(new)
+    assert [getattr(read[name], "theta", None) for name in read] == [1e6, 1e4, 1e6]
+    both = {"rope_theta": 1e6, **new}
+    assert {str(rope) for rope in by_reader(both).values()} == {str(Rope("default", 1e6))}
+
+
+def test_bfloat16_steps() -> None:
+    assert bfloat16_step(1.0) == 2.0**-7 and bfloat16_step(-3.9) == 2.0**-6 and bfloat16_step(0) > 0
+    pair = Pair("bfloat16", "p", "r", 23.0, 23.125)
+    assert math.isclose(pair.steps, 1.0) and pair.is_well
+    assert Pair("bfloat16", "p", "r", 23.0, 23.25).is_well and not Pair("bfloat16", "p", "r", 23.0, 23.375).is_well
+    assert not Pair("float32", "p", "r", 1.0, 1.01).is_well
+    assert not Pair("bfloat16", "p", "r", math.nan, 1.0).is_well and math.isnan(bfloat16_step(math.inf))
+
+
+@pytest.mark.parametrize("form", ["hf", "ours"])
+def test_transformers_gives_the_same_rewards(
+    tmp_path: Path, tokenizer: Path, capsys: pytest.CaptureFixture[str], form: str
+) -> None:
+    pytest.importorskip("torch")
+    write_checkpoint(tmp_path / "ours", weights(), tokenizer, {})
+    hf(tmp_path / "hf", tokenizer)
+    status, found = findings(tmp_path / form, capsys, "--against", "hf")
+    assert status == 0, found
+    assert found["transformers, float32"]["status"] == found["transformers, bfloat16"]["status"] == "well"
+
+
+def test_a_config_that_transformers_misreads_shows_in_the_rewards(
+    tmp_path: Path, tokenizer: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The second runtime reads another RoPE than this package: its rewards must give it away."""
+    pytest.importorskip("torch")
+    from skyrm_jax.doctor import against
+    from skyrm_jax.doctor.checks import admit
+
+    patient = admit(str(hf(tmp_path / "hf", tokenizer)))
+    other = hf(tmp_path / "other", tokenizer, rope_theta=10.0, rope_scaling=None, rope_parameters=None)
+    object.__setattr__(patient, "folder", other)
+    pairs = against.compare(patient, ["float32"])
+    assert not all(pair.is_well for pair in pairs)
+    assert against.findings(pairs)[0].status == "ill"
