@@ -7,9 +7,10 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pyarrow as pa
@@ -17,9 +18,9 @@ import pyarrow.parquet as pq
 from rich.console import Console
 
 from skyrm_jax.chat import Tree
-from skyrm_jax.comparison import Comparison
 from skyrm_jax.data.quarantine import Quarantine
 from skyrm_jax.data.sources import Located, read_located
+from skyrm_jax.ensemble import RULES, Combine, combiner
 from skyrm_jax.errors import RecordError, UserError, run_command
 from skyrm_jax.eval import scoring
 from skyrm_jax.report.files import whole
@@ -39,6 +40,8 @@ SCHEMA = pa.schema(
         ("rewards", pa.list_(pa.float32())),
     ]
 )
+MEMBERS = pa.field("members", pa.list_(pa.list_(pa.float32())))
+"""A column more, of ensembles."""
 
 Row = dict[str, Any]
 Write = Callable[[list[Row]], None]
@@ -53,7 +56,15 @@ def parser() -> argparse.ArgumentParser:
     )
     p.add_argument("input", metavar="IN", help="comparisons: .jsonl, .jsonl.gz, .json or .parquet")
     p.add_argument("output", metavar="OUT", type=Path, help="rewards: .jsonl, .jsonl.gz or .parquet")
-    p.add_argument("--checkpoint", required=True, help="our checkpoint, a Hugging Face folder or a Hub id")
+    p.add_argument(
+        "--checkpoint",
+        required=True,
+        action="append",
+        help="our checkpoint, a Hugging Face folder or a Hub id; given several times, an ensemble",
+    )
+    rules = "; ".join(f"{name}: {text}" for name, text in RULES.items())
+    p.add_argument("--ensemble", choices=RULES, help=f"how several models' rewards become one ({rules}); default mean")
+    p.add_argument("--k", type=float, default=1.0, help="of mean-std (default 1)")
     scoring.add_options(p)
     return p
 
@@ -64,22 +75,32 @@ def main(arguments: list[str] | None = None) -> None:
     output: Path = args.output
     if output.resolve() == Path(args.input).resolve():
         raise UserError(f"{output}: OUT is IN, which is not overwritten: give another name")
-    opened = writer(output)
+    if args.ensemble and len(args.checkpoint) == 1:
+        raise UserError("--ensemble needs several models: give --checkpoint once for each")
+    rule = args.ensemble or "mean"
+    combine = combiner(rule, args.k)
+    opened = writer(output, SCHEMA.append(MEMBERS) if len(args.checkpoint) > 1 else SCHEMA)
     quarantine = Quarantine(beside(output, ".quarantine.jsonl"), args.max_bad_share)
     records = read_located([args.input], args.form, training=False, quarantine=quarantine)
     chunk = list(islice(records, CHUNK))  # so that a wrong input is answered before the model is loaded
 
     console = Console()
-    scorer = scoring.load_scorer(args)
+    scorers = [scoring.load_scorer(args, source) for source in args.checkpoint]
     counts: Counter[str] = Counter()
     with opened as write:
         while chunk:
-            written, counted = score_chunk(scorer, chunk, quarantine, console, f"from {counts['comparisons']:,}")
+            written, counted = score_chunk(
+                scorers, combine, chunk, quarantine, console, f"from {counts['comparisons']:,}"
+            )
             counts.update(counted)
             write(written)
             chunk = list(islice(records, CHUNK))
     quarantine.check()
-    facts = {**scoring.origin(scorer), **counts, "input": args.input, "bad_records": quarantine.bad}
+    facts = {**scoring.origin(scorers[0]), **counts, "input": args.input, "bad_records": quarantine.bad}
+    if len(scorers) > 1:
+        facts |= {"ensemble": rule, "members": [scorer.manifest for scorer in scorers]}
+        if rule == "mean-std":
+            facts["k"] = args.k
     with whole(beside(output, ".manifest.json")) as temporary:
         temporary.write_text(json.dumps(facts, indent=2) + "\n")
     print_facts(console, "Scored", {**counts, "bad_records": quarantine.bad, "dtype": args.dtype})
@@ -87,34 +108,50 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def score_chunk(
-    scorer: "Scorer", chunk: Sequence[Located], quarantine: Quarantine, console: Console, label: str
+    scorers: Sequence["Scorer"],
+    combine: Combine,
+    chunk: Sequence[Located],
+    quarantine: Quarantine,
+    console: Console,
+    label: str,
 ) -> tuple[list[Row], dict[str, int]]:
-    """Output rows (what names a comparison, and a reward for each of its responses) and the scorer's counts of them.
+    """Output rows (what names a comparison, and a reward for each of its responses) and the first scorer's counts.
 
-    A record that the chat template refuses goes to the quarantine.
+    A record that a chat template refuses goes to the quarantine. With several scorers `rewards` are the combined
+    ones, and `members` each scorer's own.
     """
-    names: list[Comparison] = []
-    trees: list[Tree] = []
-    for record, tree in zip(chunk, scorer.trees([record.comparison for record in chunk]), strict=True):
-        if isinstance(tree, RecordError):
-            quarantine.add(record.file, record.line, tree, record.raw)
+    comparisons = [record.comparison for record in chunk]
+    trees = [scorer.trees(comparisons) for scorer in scorers]
+    usable: list[int] = []
+    for number, record in enumerate(chunk):
+        refused = next((of[number] for of in trees if isinstance(of[number], RecordError)), None)
+        if isinstance(refused, RecordError):
+            quarantine.add(record.file, record.line, refused, record.raw)
         else:
-            names.append(record.comparison)
-            trees.append(tree)
-    rewards, counts = scoring.counted(
-        scorer, len(trees), console, label, lambda advance: scorer.score_trees(trees, advance)
-    )
-    rows = [
-        {
-            "id": comparison.id,
-            "source": comparison.source,
-            "category": comparison.category,
-            # The shortest text that reads back as the same float32.
-            "rewards": [float(str(np.float32(value))) for value in reward],
-        }
-        for comparison, reward in zip(names, rewards, strict=True)
-    ]
+            usable.append(number)
+    members: list[list[np.ndarray]] = []
+    counts: dict[str, int] = {}
+    for scorer, of in zip(scorers, trees, strict=True):
+        kept = [cast(Tree, of[number]) for number in usable]
+        work = partial(scorer.score_trees, kept)
+        rewards, counted = scoring.counted(scorer, len(kept), console, label, work)
+        members.append(rewards)
+        counts = counts or counted
+    rows = []
+    for number, *rewards in zip(usable, *members, strict=True):
+        comparison = comparisons[number]
+        row = {"id": comparison.id, "source": comparison.source, "category": comparison.category}
+        if len(scorers) > 1:
+            row |= {"rewards": plain(combine(rewards)), "members": [plain(reward) for reward in rewards]}
+        else:
+            row["rewards"] = plain(rewards[0])
+        rows.append(row)
     return rows, counts
+
+
+def plain(rewards: np.ndarray) -> list[float]:
+    """Numbers whose shortest text reads back as the same float32."""
+    return [float(str(np.float32(value))) for value in rewards]
 
 
 def beside(path: Path, suffix: str) -> Path:
@@ -122,12 +159,12 @@ def beside(path: Path, suffix: str) -> Path:
     return path.with_name(path.name + suffix)
 
 
-def writer(path: Path) -> AbstractContextManager[Write]:
+def writer(path: Path, schema: pa.Schema) -> AbstractContextManager[Write]:
     """The writer of the form that the name of `path` asks for. Raises UserError for another name."""
     if path.name.endswith((".jsonl", ".jsonl.gz")):
         return write_jsonl(path)
     if path.suffix == ".parquet":
-        return write_parquet(path)
+        return write_parquet(path, schema)
     raise UserError(f"{path}: the name of OUT must end in .jsonl, .jsonl.gz or .parquet")
 
 
@@ -146,10 +183,10 @@ def write_jsonl(path: Path) -> Iterator[Write]:
 
 
 @contextmanager
-def write_parquet(path: Path) -> Iterator[Write]:
+def write_parquet(path: Path, schema: pa.Schema) -> Iterator[Write]:
     """Writes rows to parquet, a row group for each chunk."""
-    with whole(path) as temporary, pq.ParquetWriter(temporary, SCHEMA) as stream:
-        yield lambda rows: stream.write_table(pa.Table.from_pylist(rows, schema=SCHEMA))
+    with whole(path) as temporary, pq.ParquetWriter(temporary, schema) as stream:
+        yield lambda rows: stream.write_table(pa.Table.from_pylist(rows, schema=schema))
 
 
 if __name__ == "__main__":

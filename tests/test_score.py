@@ -42,7 +42,7 @@ def reward(comparison: Comparison) -> np.ndarray:
 @pytest.fixture(autouse=True)
 def scorer(monkeypatch: pytest.MonkeyPatch) -> FakeScorer:
     made = FakeScorer()
-    monkeypatch.setattr(scoring, "load_scorer", lambda args: made)
+    monkeypatch.setattr(scoring, "load_scorer", lambda *args: made)
     monkeypatch.setattr(scoring, "origin", lambda scorer: scorer.manifest)
     monkeypatch.setattr(score, "CHUNK", 3)
     return made
@@ -79,6 +79,26 @@ def test_every_comparison_comes_out_in_order(tmp_path: Path, file: Path, name: s
     assert manifest["checkpoint"] == "fake"
     assert (manifest["comparisons"], manifest["bad_records"]) == (8, 0)
     assert {p.name for p in out.parent.iterdir()} <= {"in.jsonl", out.name, f"{out.name}.manifest.json"}
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.parquet"])
+def test_an_ensemble_writes_the_combined_reward_and_each_members(
+    tmp_path: Path, file: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Other(FakeScorer):
+        def score_trees(self, trees: list[Comparison], progress: Any = None) -> list[np.ndarray]:
+            return [reward * -2 for reward in super().score_trees(trees, progress)]
+
+    monkeypatch.setattr(scoring, "load_scorer", lambda args, source: {"x": FakeScorer, "y": Other}[source]())
+    out = tmp_path / name
+    options = ["--checkpoint", "x", "--checkpoint", "y", "--ensemble", "mean-std", "--k", "0.5"]
+    score.main([str(file), str(out), *options])
+    for row, first in zip(read(out), expected(), strict=True):
+        one, other = np.array(first, np.float32), np.array(first, np.float32) * -2
+        np.testing.assert_allclose(row["members"], [one, other], rtol=1e-6)
+        np.testing.assert_allclose(row["rewards"], (one + other) / 2 - 0.5 * np.abs(one - other) / 2, rtol=1e-6)
+    manifest = json.loads((tmp_path / f"{name}.manifest.json").read_text())
+    assert manifest["ensemble"] == "mean-std" and manifest["k"] == 0.5 and len(manifest["members"]) == 2
 
 
 def test_what_the_template_refuses_goes_to_the_quarantine(tmp_path: Path, file: Path) -> None:
@@ -130,7 +150,7 @@ def test_nothing_half_written_stays_after_a_failure(tmp_path: Path, file: Path, 
 def test_mistakes_are_answered_before_the_model_is_loaded(
     tmp_path: Path, file: Path, monkeypatch: pytest.MonkeyPatch, source: str, out: str, words: str
 ) -> None:
-    monkeypatch.setattr(scoring, "load_scorer", lambda args: pytest.fail("loaded the model"))
+    monkeypatch.setattr(scoring, "load_scorer", lambda *args: pytest.fail("loaded the model"))
     (tmp_path / "empty.jsonl").touch()
     with pytest.raises(UserError, match=words):
         score.main([str(tmp_path / source), str(tmp_path / out), "--checkpoint", "x"])

@@ -86,7 +86,7 @@ def main(arguments: list[str] | None = None) -> None:
         scored = {name: file.of(name, comparisons) for name, comparisons in sets.items()}
         origin: dict[str, Any] = {"file": str(args.from_rewards)}
     else:
-        scorer = scoring.load_scorer(args)
+        scorer = scoring.load_scorer(args, args.checkpoint)
         scored = {}
         for name, comparisons in sets.items():
             if name == rewards.HELD_OUT and stored:

@@ -11,7 +11,8 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from skyrm_jax.comparison import FORMS, Comparison
+from skyrm_jax.comparison import Comparison
+from skyrm_jax.forms import FORMS
 
 if TYPE_CHECKING:
     from skyrm_jax.scorer import Scorer
@@ -50,11 +51,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--template", help="chat template, a file or a built-in name, instead of the checkpoint's own")
 
 
-def load_scorer(args: argparse.Namespace) -> "Scorer":
-    """The scorer that --checkpoint and the shared options ask for. Raises UserError as `Scorer.load` does."""
+def load_scorer(args: argparse.Namespace, source: str) -> "Scorer":
+    """The scorer of `source` with the shared options. Raises UserError as `Scorer.load` does."""
     from skyrm_jax.scorer import Scorer  # imports JAX, which help and wrong input do not need
 
-    return Scorer.load(args.checkpoint, template=args.template, max_tokens=args.max_tokens, dtype=args.dtype)
+    return Scorer.load(source, template=args.template, max_tokens=args.max_tokens, dtype=args.dtype)
 
 
 def origin(scorer: "Scorer") -> dict[str, Any]:

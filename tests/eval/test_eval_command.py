@@ -36,7 +36,7 @@ class LengthScorer:
 @pytest.fixture(autouse=True)
 def scorer(monkeypatch: pytest.MonkeyPatch) -> LengthScorer:
     made = LengthScorer()
-    monkeypatch.setattr(scoring, "load_scorer", lambda args: made)
+    monkeypatch.setattr(scoring, "load_scorer", lambda *args: made)
     monkeypatch.setattr(scoring, "origin", lambda scorer: {**scorer.manifest, **scorer.counts})
     return made
 
@@ -125,7 +125,7 @@ def test_bad_records_are_put_aside_and_counted(tmp_path: Path) -> None:
 def test_mistakes_are_answered_before_the_model_is_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: str
 ) -> None:
-    monkeypatch.setattr(scoring, "load_scorer", lambda args: pytest.fail("loaded the model"))
+    monkeypatch.setattr(scoring, "load_scorer", lambda *args: pytest.fail("loaded the model"))
     with pytest.raises(UserError, match=words):
         cli.main(["--checkpoint", "x", "--out", str(tmp_path), *arguments])
 
