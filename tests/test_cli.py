@@ -14,7 +14,7 @@ def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in ([], ["--help"], ["help"]):
         cli.dispatch(arguments)
         text = capsys.readouterr().out
-        for command in ("prepare", "train", "eval", "score", "convert"):
+        for command in cli.COMMANDS:
             assert f"\n  {command} " in text
 
 
@@ -26,7 +26,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 def test_unknown_command_names_the_known_ones(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    with pytest.raises(UserError, match="no command 'trian': choose from prepare, train, eval, score, convert"):
+    with pytest.raises(UserError, match=f"no command 'trian': choose from {', '.join(cli.COMMANDS)}"):
         cli.dispatch(["trian"])
     monkeypatch.setattr(sys, "argv", ["skyrm", "trian"])
     assert cli.main() == 2
