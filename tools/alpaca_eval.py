@@ -85,7 +85,7 @@ def compare(folder: Path, merged: Path, rewards: Path, out: Path | None) -> None
     names = ["model", "longer wins", "reference wins", "model - longer wins", "model - reference wins"]
 
     def rule(draws: np.ndarray) -> np.ndarray:
-        model, longer, reference = ratio(draws, counts[:, 1:], counts[:, :1]).T
+        model, longer, reference = ratio(draws, counts[:, 1:], np.repeat(counts[:, :1], 3, axis=1)).T
         return 100 * np.stack([model, longer, reference, model - longer, model - reference], -1)
 
     values = estimate(rule, len(counts))
