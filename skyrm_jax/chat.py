@@ -1,7 +1,8 @@
 """Chat templates -> token ids -> trees.
 
-Every conversation is rendered and tokenised whole; the shared prefix of a comparison is the longest common
-prefix of the ids, never a separately tokenised prompt, because BPE may merge across the boundary.
+Every conversation is rendered whole, and its ids are those of the whole text; the shared prefix of a comparison is the
+longest common prefix of the ids, never a separately tokenised prompt, because BPE may merge across the boundary. Text is
+cut for tokenising only where nothing can merge: before a special token.
 """
 
 import hashlib
@@ -9,6 +10,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -17,6 +19,7 @@ from jaxtyping import Int32
 
 from skyrm_jax.comparison import Comparison, Message
 from skyrm_jax.errors import RecordError, UserError
+from skyrm_jax.rendering import renderer
 
 DATE = "26 Jul 2024"
 """What templates that print the date (Llama 3.2) are told, so that a reward does not change overnight."""
@@ -100,16 +103,18 @@ def build_tree(sequences: Sequence[Sequence[int]], pad_id: int | None, truncated
             different.append(array)
         leaf.append(number)
     shared = common_prefix(different)
-    starts = shared + np.cumsum([0] + [len(s) - shared for s in different])
-    total = int(starts[-1])
-    pooled = np.array([pooled_index(s, pad_id) for s in different])
+    sizes = [len(s) - shared for s in different]
+    starts = list(accumulate(sizes, initial=shared))
+    pooled = [pooled_index(s, pad_id) for s in different]
     return Tree(
         tokens=np.concatenate([different[0][:shared]] + [s[shared:] for s in different]),
-        end=np.repeat(np.r_[total, starts[1:]], np.r_[shared, np.diff(starts)]).astype(np.int32),
+        end=np.repeat(np.array([starts[-1], *starts[1:]], np.int32), [shared, *sizes]),
         positions=np.concatenate(
             [np.arange(shared, dtype=np.int32)] + [np.arange(shared, len(s), dtype=np.int32) for s in different]
         ),
-        reward_index=np.where(pooled < shared, pooled, starts[:-1] + pooled - shared).astype(np.int32),
+        reward_index=np.array(
+            [p if p < shared else start + p - shared for p, start in zip(pooled, starts, strict=False)], np.int32
+        ),
         leaf=np.array(leaf, np.int32),
         conversation_tokens=sum(map(len, sequences)),
         truncated=truncated,
@@ -122,7 +127,7 @@ def pooled_index(sequence: Int32[np.ndarray, "n"], pad_id: int | None) -> int:
     The right-most token whose id is not `pad_id`, 0 if all are; the last without a `pad_id`. Source:
     transformers' GenericForSequenceClassification.forward.
     """
-    if pad_id is None:
+    if pad_id is None or sequence[-1] != pad_id:
         return len(sequence) - 1
     live = np.flatnonzero(sequence != pad_id)
     return int(live[-1]) if len(live) else 0
@@ -254,19 +259,15 @@ class Chat:
         data = Path(file).read_bytes() if file else self.tokenizer.backend_tokenizer.to_str().encode()
         return hashlib.sha256(data).hexdigest()
 
-    def _render(self, conversations: Sequence[Sequence[Message]], **variables: Any) -> list[str | RecordError]:
+    def _render(self, conversations: Sequence[Sequence[Message]]) -> list[str | RecordError]:
+        variables = self.tokenizer.special_tokens_map | {"date_string": DATE, "add_generation_prompt": False}
         plain = [[{"role": m.role, "content": m.content} for m in messages] for messages in conversations]
-        options = {
-            "chat_template": self.template,
-            "tokenize": False,
-            "add_generation_prompt": False,
-            "date_string": DATE,
-        } | variables
         try:
-            return list(self.tokenizer.apply_chat_template(plain, **options))
+            render = renderer(self.template)
+            return [render(messages=messages, tools=None, documents=None, **variables) for messages in plain]
         except Exception as error:  # templates raise what they like
             if len(plain) > 1:
-                return [self._render([messages], **variables)[0] for messages in conversations]
+                return [self._render([messages])[0] for messages in conversations]
             return [
                 RecordError(
                     "record",
@@ -278,10 +279,46 @@ class Chat:
 
     def _encode(self, conversations: Sequence[Sequence[Message]]) -> list[list[int] | RecordError]:
         texts = self._render(conversations)
-        good = [text for text in texts if isinstance(text, str)]
+        parts = [self._parts(text) for text in texts if isinstance(text, str)]
+        # The K conversations of a comparison share their prompt's part, which is tokenised once.
+        different = list(dict.fromkeys(part for both in parts for part in both))
         # The template writes BOS as text; special tokens are added by hand only where it does not.
-        encodings = iter(self.tokenizer.backend_tokenizer.encode_batch_fast(good, add_special_tokens=False))
-        return [self._with_bos(next(encodings).ids) if isinstance(text, str) else text for text in texts]
+        encodings = self.tokenizer.backend_tokenizer.encode_batch_fast(different, add_special_tokens=False)
+        ids = {part: encoding.ids for part, encoding in zip(different, encodings, strict=True)}
+        encoded = iter(parts)
+        return [
+            self._with_bos(list(chain.from_iterable(ids[part] for part in next(encoded))))
+            if isinstance(text, str)
+            else text
+            for text in texts
+        ]
+
+    def _parts(self, text: str) -> tuple[str, ...]:
+        """A rendered conversation up to its last answer, and the rest: together they have the ids of the whole."""
+        if self._answer_token is None:
+            return (text,)
+        prompt, token, answer = text.rpartition(self._answer_token)
+        return (prompt, token + answer)
+
+    @cached_property
+    def _answer_token(self) -> str | None:
+        """The last special token that the template writes before an answer, if any text may be cut before it.
+
+        Special tokens are found in the text before all else, leftmost first, and what is between them is normalised and
+        split on its own; so a cut before one changes nothing, unless another added token begins left of it and overlaps it.
+        """
+        backend = self.tokenizer.backend_tokenizer
+        answer = "\0answer\0"
+        text = self._render([(Message("user", "a"), Message("assistant", answer))])[0]
+        if isinstance(text, RecordError) or answer not in text or backend.encode_special_tokens:
+            return None
+        added = backend.get_added_tokens_decoder().values()
+        before = text[: text.index(answer)]
+        for at, token in sorted(((before.rfind(t.content), t) for t in added if t.special), key=lambda p: -p[0]):
+            plain = not (token.normalized or token.single_word or token.lstrip or token.content[0].isspace())
+            if at >= 0 and plain and not any(_overlaps(other.content, token.content) for other in added):
+                return str(token.content)
+        return None
 
     def _with_bos(self, ids: list[int]) -> list[int] | RecordError:
         if self.bos is None:
@@ -311,6 +348,11 @@ class Chat:
         written = self.tokenizer.backend_tokenizer.encode(text, add_special_tokens=False).ids.count(bos)
         added = self.tokenizer.backend_tokenizer.encode("a", add_special_tokens=True).ids[:1] == [bos]
         return bos if bos is not None and (written == 1 or (written == 0 and added)) else None
+
+
+def _overlaps(left: str, right: str) -> bool:
+    """Whether `left` can begin before `right` in a text and end inside or after it."""
+    return any(left[i:].startswith(right) or right.startswith(left[i:]) for i in range(1, len(left)))
 
 
 def _load_tokenizer(source: str) -> Any:

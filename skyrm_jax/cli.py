@@ -7,7 +7,7 @@ from skyrm_jax import __version__
 from skyrm_jax.errors import UserError, run_command
 
 COMMANDS = {
-    "prepare": ("skyrm_jax.prepare", "preference files to a tokenised store"),
+    "prepare": ("skyrm_jax.prepare.__main__", "preference files to a tokenised store"),
     "train": ("skyrm_jax.train.__main__", "train a reward model with the Bradley-Terry loss"),
     "eval": ("skyrm_jax.eval.__main__", "score benchmarks and held-out comparisons"),
     "score": ("skyrm_jax.score", "rewards for every response of a file"),

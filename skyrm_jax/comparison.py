@@ -3,7 +3,6 @@
 `forms.parse` reads every accepted shape of record; `to_record` writes the native one.
 """
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
@@ -11,6 +10,8 @@ from typing import Any, Self
 from skyrm_jax.errors import RecordError
 
 ROLES = ("system", "user", "assistant", "tool")
+LARGEST = 1e30
+"""Bound of margins and weights: they are computed with in float32."""
 NATIVE = "see the README for the accepted shapes of records"
 
 
@@ -125,24 +126,26 @@ class Comparison:
             raise RecordError("preferences", "prefers a response to itself", "remove that pair", f"[{winner}, {loser}]")
         if not 0 <= preference.p <= 1:
             raise RecordError("preferences.p", "is not a probability", "give 0 to 1", str(preference.p))
-        if not math.isfinite(preference.margin):
+        if not abs(preference.margin) < LARGEST:
             raise RecordError("preferences.margin", "is not finite", "give a number", str(preference.margin))
-        if not 0 <= preference.weight < math.inf:
+        if not 0 <= preference.weight < LARGEST:
             raise RecordError(
                 "preferences.weight", "is not a weight", "give a number of at least 0", str(preference.weight)
             )
         if training and self.responses[winner] == self.responses[loser]:
-            raise identical_responses(winner, loser)
+            raise IdenticalResponses(winner, loser)
 
 
-def identical_responses(winner: int, loser: int) -> RecordError:
-    """The error of a training pair whose two sides are the same."""
-    return RecordError(
-        "responses",
-        "identical responses, one preferred to the other",
-        "remove the record: nothing can be learned from it",
-        f"[{winner}, {loser}]",
-    )
+class IdenticalResponses(RecordError):
+    """A training pair whose two sides are the same."""
+
+    def __init__(self, winner: int, loser: int) -> None:
+        super().__init__(
+            "responses",
+            "identical responses, one preferred to the other",
+            "remove the record: nothing can be learned from it",
+            f"[{winner}, {loser}]",
+        )
 
 
 def to_record(comparison: Comparison) -> dict[str, Any]:

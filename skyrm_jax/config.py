@@ -3,7 +3,7 @@
 Every field here is read by the program. Paths in `data` are relative to `data.root` when that is given.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -18,18 +18,23 @@ class DataConfig:
     """Where comparisons come from and how they become rows.
 
     Args:
-        sources: files to prepare (jsonl, jsonl.gz, json, parquet).
+        sources: what to prepare: files (jsonl, jsonl.gz, jsonl.zst, json, parquet), globs, folders, URLs, hub://.
         root: folder that relative sources start from.
         form: shape of the records; `auto` detects it.
-        store: tokenised store; made from `sources` when it is not there. Default: `store` inside `run.out`.
+        store: tokenised store, a folder or gs://bucket/folder; made from `sources` when it is not there. Default: `store` inside `run.out`.
         tokenizer: folder or Hub id; default: the one of `model.base`.
         template: a chat template file, or a built-in name, instead of the tokenizer's own.
         max_tokens: longest conversation.
         over_long: what happens to longer ones.
+        empty: whether comparisons with a response without text are dropped or kept.
         held_out: comparisons held out by prompt: a share below 1, or a number of comparisons.
         max_bad_share: stop when more than this share of records is bad.
-        row_tokens: length of a row, at least `max_tokens`.
-        rows: rows of a micro-batch over all devices; a multiple of the mesh's data * fsdp. 0: as many.
+        row_tokens: length of a row, at least `max_tokens`; or up to three lengths, the longest at least that, of which
+            each step uses what leaves the fewest slots empty.
+        rows: rows of a micro-batch over all devices, a multiple of the mesh's data * fsdp; one number, or one for each
+            length. 0: as many as that, or as the sub-trees of a tree longer than a row need.
+        mixture: for sources, named as in `sources`, the weights they are drawn by; others are left out. Default: every
+            comparison once an epoch.
         prefetch: steps read ahead.
         workers: loader processes; 0 reads in threads of this one.
     """
@@ -42,12 +47,33 @@ class DataConfig:
     template: str | None = None
     max_tokens: int = 16384
     over_long: Literal["drop", "truncate_left", "truncate_right"] = "drop"
+    empty: Literal["drop", "keep"] = "drop"
     held_out: float = 0.02
     max_bad_share: float = 0.05
-    row_tokens: int = 16384
-    rows: int = 0
+    row_tokens: int | list[int] = 16384
+    rows: int | list[int] = 0
+    mixture: dict[str, float] | None = None
     prefetch: int = 2
     workers: int = 0
+
+    @property
+    def row_lengths(self) -> list[int]:
+        """`row_tokens`, as a list."""
+        return [self.row_tokens] if isinstance(self.row_tokens, int) else self.row_tokens
+
+    def micro_batches(self, shards: int, totals: Mapping[str, int]) -> tuple[list[int], list[int]]:
+        """Row lengths, and rows of a micro-batch of each, for a mesh of `shards` = data * fsdp and a store's totals.
+
+        Raises UserError for rows that the shards cannot share.
+        """
+        lengths = self.row_lengths
+        rows = [self.rows] * len(lengths) if isinstance(self.rows, int) else self.rows
+        if any(count % shards for count in rows):
+            raise UserError(f"data.rows ({self.rows}) must be a multiple of the mesh's data * fsdp ({shards})")
+        # A tree longer than a row needs rows for all its sub-trees: as many as it has leaves, or half as full as can be.
+        parts = min(totals["most_leaves"], 2 * (totals["most_tokens"] // max(lengths)) + 1)
+        enough = [parts if length == max(lengths) and totals["most_tokens"] > length else 1 for length in lengths]
+        return lengths, [count or -(-least // shards) * shards for count, least in zip(rows, enough, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -144,16 +170,24 @@ class TrainConfig:
         for name, bad, rule in [
             (
                 "data.row_tokens",
-                d.row_tokens < d.max_tokens,
+                max(d.row_lengths, default=0) < d.max_tokens,
                 f"must be at least data.max_tokens ({d.max_tokens})",
             ),
             ("data.max_tokens", d.max_tokens < 2, "must be at least 2"),
-            ("data.rows", d.rows < 0, "must not be negative"),
+            ("data.row_tokens", len(d.row_lengths) > 3, "may be three lengths at most"),
+            ("data.row_tokens", min(d.row_lengths, default=1) < 1, "must be positive"),
+            ("data.rows", min([d.rows] if isinstance(d.rows, int) else d.rows, default=0) < 0, "must not be negative"),
+            (
+                "data.rows",
+                isinstance(d.rows, list) and len(d.rows) != len(d.row_lengths),
+                "must be one number, or one for each length of data.row_tokens",
+            ),
             ("data.held_out", d.held_out < 0, "must not be negative"),
             ("optimizer.batch", o.batch < 1, "must be at least 1"),
             ("optimizer.learning_rate", o.learning_rate <= 0, "must be positive"),
             ("optimizer.warmup", o.warmup < 0, "must not be negative"),
             ("optimizer.final", not 0 <= o.final <= 1, "must be a share of the peak, 0 to 1"),
+            ("run.seed", r.seed < 0, "must not be negative"),
             ("run.epochs", r.epochs < 1, "must be at least 1"),
             ("run.keep", r.keep < 1, "must be at least 1"),
         ]:
@@ -165,9 +199,9 @@ class TrainConfig:
             raise UserError("give data.sources (files to prepare) or data.store (an already prepared store)")
 
     @property
-    def store(self) -> Path:
+    def store(self) -> str:
         """Where the tokenised store is, or will be."""
-        return Path(self.data.store) if self.data.store else Path(self.run.out) / "store"
+        return self.data.store or str(Path(self.run.out) / "store")
 
     def as_dict(self) -> dict[str, Any]:
         """Plain nested values, as recorded beside checkpoints."""

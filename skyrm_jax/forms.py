@@ -267,8 +267,8 @@ def _prompt(record: Record) -> tuple[Message, ...]:
         raise RecordError("prompt", "is missing", f"give one of {', '.join(PROMPTS)}")
     prompt = messages(name, record[name], "user")
     context = record.get("input")
-    if name == "instruction" and context:
-        (said,) = prompt if len(prompt) == 1 else (prompt[-1],)
+    if name == "instruction" and context and prompt:
+        said = prompt[-1]
         joined = f"{said.content}\n\n{text('input', context)}"
         prompt = (*prompt[:-1], Message(said.role, joined))
     return prompt

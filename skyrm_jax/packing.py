@@ -1,20 +1,22 @@
-"""Lengths -> rows. Pure numpy; given the same lengths and shape, always the same rows.
+"""Lengths -> rows. Pure numpy on integers: given the same lengths and shapes, the same rows on every machine.
 
-A row holds whole trees up to `tokens`, and at most `leaves` rewards and `pairs` preferences. A tree longer than a row
-is cut into sub-trees that repeat the prompt; they go to rows of one micro-batch, where rewards meet again by index.
+A row holds whole trees up to its tokens, leaves and pairs. A batch becomes as many micro-batches, of up to three shapes,
+as leave the fewest slots empty; trees are dealt to rows so that rows are equally full, and rows to micro-batches and
+shards so that those work equally long. The sub-trees of a tree that is longer than a row share a micro-batch, where
+their rewards meet again by index.
 """
 
 import bisect
-from collections import deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Int
 
 from skyrm_jax.chat import Tree
-from skyrm_jax.comparison import Preference
 from skyrm_jax.errors import UserError
+from skyrm_jax.subtree import cut, subtree
 
 
 @dataclass(frozen=True)
@@ -26,266 +28,310 @@ class RowShape:
     leaves: int
     pairs: int
 
+    @property
+    def slots(self) -> int:
+        """Tokens that a micro-batch has room for."""
+        return self.rows * self.tokens
+
 
 @dataclass(frozen=True)
-class Piece:
-    """A comparison, or a sub-tree of one, as the packer sees it. `leaves` are leaf numbers of the whole tree."""
+class Pieces:
+    """Comparisons, and sub-trees of those that are too long for a row, as the packer sees them.
 
-    comparison: int
-    tokens: int
-    leaves: Sequence[int]
-    pairs: int
+    Attributes:
+        comparison: number within the batch of the comparison that a piece is, or is part of; ascending.
+        tokens, leaves, pairs: of each piece.
+        visible: (query, key) pairs that the tree mask leaves, see `index.visible_pairs`.
+        parts: for the pieces that are sub-trees, the leaves of the whole tree that they hold.
+    """
+
+    comparison: Int[np.ndarray, "n"]
+    tokens: Int[np.ndarray, "n"]
+    leaves: Int[np.ndarray, "n"]
+    pairs: Int[np.ndarray, "n"]
+    visible: Int[np.ndarray, "n"]
+    parts: Mapping[int, Sequence[int]] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, trees: Sequence[Tree], pairs: Sequence[int], row_tokens: int) -> "Pieces":
+        """The pieces of these trees, cut where they are longer than a row; `pairs` go with a tree's first piece.
+
+        Raises UserError as `cut` does.
+        """
+        facts = [(len(t.tokens), len(t.reward_index), n, _visible(t)) for t, n in zip(trees, pairs, strict=True)]
+        columns = np.array(facts, np.int64).reshape(-1, 4)
+        return cls.of_columns(columns, dict(enumerate(trees)), row_tokens)
+
+    @classmethod
+    def of_columns(cls, columns: Int[np.ndarray, "n 4"], trees: Mapping[int, Tree], row_tokens: int) -> "Pieces":
+        """The same from (tokens, leaves, pairs, visible) of each; only the trees longer than a row are needed."""
+        too_long = np.flatnonzero(columns[:, 0] > row_tokens).tolist()
+        if not too_long:
+            return cls(np.arange(len(columns)), *columns.T)
+        # Only the few that are cut are looked at one by one; the others are ten thousand in a batch.
+        whole = np.flatnonzero(columns[:, 0] <= row_tokens)
+        of: list[int] = []
+        facts: list[tuple[int, int, int, int]] = []
+        held: list[Sequence[int]] = []
+        for number in too_long:
+            for first, leaves in enumerate(cut(trees[number], row_tokens)):
+                part = subtree(trees[number], leaves)
+                of.append(number)
+                facts.append((len(part.tokens), len(leaves), 0 if first else int(columns[number, 2]), _visible(part)))
+                held.append(leaves)
+        comparison = np.concatenate([whole, of])
+        order = np.argsort(comparison, kind="stable")
+        places = np.argsort(order)[len(whole) :].tolist()
+        columns = np.concatenate([columns[whole], facts])[order]
+        return cls(comparison[order], *columns.T, dict(zip(places, held, strict=True)))  # type: ignore[call-arg]
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def leaves_of(self, piece: int) -> Sequence[int]:
+        """The leaves of the whole tree that a piece holds."""
+        return self.parts.get(piece) or range(int(self.leaves[piece]))
 
 
-MicroBatchPlan = list[list[int]]
-"""For each row of a micro-batch, the indexes of the pieces in it, in order."""
+def _visible(tree: Tree) -> int:
+    """A token sees itself and all before it in its own conversation."""
+    return int(tree.positions.sum(dtype=np.int64)) + len(tree.positions)
 
 
-def leaf_paths(tree: Tree) -> list[Bool[np.ndarray, "n"]]:
-    """For each leaf, the tokens that its reward depends on: the ancestors {k: k <= i < end[k]} of its pooled token i."""
-    index = np.arange(len(tree.tokens))
-    return [(index <= pooled) & (pooled < tree.end) for pooled in tree.reward_index]
+@dataclass(frozen=True)
+class MicroBatchPlan:
+    """For each row of a micro-batch, the numbers of the pieces in it, in order."""
+
+    shape: RowShape
+    rows: list[list[int]]
 
 
-def cut(comparison: int, tree: Tree, pairs: int, row_tokens: int) -> list[Piece]:
-    """`tree` as pieces that each fit a row: whole if it does, else leaves in order, each piece as full as can be, pairs
-    with the first.
+def pack(pieces: Pieces, shapes: Sequence[RowShape], shards: int = 1, token_cost: int = 25_000) -> list[MicroBatchPlan]:
+    """Micro-batches for the pieces.
+
+    Args:
+        shapes: what a micro-batch may look like; the number of rows of each is a multiple of `shards`.
+        shards: among which the rows of a micro-batch are divided, in order.
+        token_cost: what a token costs in matmuls, in units of what a visible (query, key) pair costs in attention;
+            25,000 is right for the 8B models. It only decides which rows go together.
 
     Raises:
-        UserError: one conversation alone is longer than a row.
+        UserError: a piece exceeds every shape, or a comparison needs more rows than a micro-batch has.
     """
-    if len(tree.tokens) <= row_tokens:
-        return [Piece(comparison, len(tree.tokens), range(len(tree.reward_index)), pairs)]
-    pieces: list[Piece] = []
-    used = np.zeros(len(tree.tokens), bool)
-    for leaf, path in enumerate(leaf_paths(tree)):
-        if path.sum() > row_tokens:
+    if not len(pieces):
+        return []
+    for counts in _candidates(pieces, shapes):
+        rows = _Rows(pieces, [shape for shape, count in zip(shapes, counts, strict=True) for _ in range(count)])
+        if rows.fill():
+            return rows.micro_batches(shards, token_cost)
+    raise AssertionError("unreachable: every piece fits a row of its own")
+
+
+_TRIES = 12
+"""Ways to fill rows that are tried before it stops mattering how many slots stay empty."""
+
+
+def _candidates(pieces: Pieces, shapes: Sequence[RowShape]) -> Iterator[tuple[int, ...]]:
+    """How many micro-batches of each shape may do, the fewest empty slots first, at last any number."""
+    _check(pieces, shapes)
+    least = _least(pieces, shapes)
+    main = max(range(len(shapes)), key=lambda n: (shapes[n].slots, -shapes[n].tokens))
+    room = np.array([[shape.rows * size for size in (shape.tokens, shape.leaves, shape.pairs)] for shape in shapes])
+    needs = np.array([pieces.tokens.sum(), pieces.leaves.sum(), pieces.pairs.sum()])
+    spare = max(0, int((-(-(needs - least @ room) // room[main])).max()))
+    ranges = [
+        range(max(n, n + spare - 2), n + spare + 3 + spare // 4)
+        if number == main
+        else range(n, n + -(-shapes[main].slots // shapes[number].slots))
+        for number, n in enumerate(least.tolist())
+    ]
+    slots = room[:, 0]
+    lengths = np.array([shape.tokens for shape in shapes])
+    found = [
+        (int(slots @ counts), sum(counts), int((slots * lengths) @ counts), counts)
+        for counts in itertools.product(*ranges)
+        if (counts @ room >= needs).all()
+    ]
+    yield from (counts for *_, counts in sorted(found)[:_TRIES])
+    counts = np.maximum(least, 1 * (np.arange(len(shapes)) == main))
+    counts[main] += spare
+    longest = int(lengths.argmax())
+    while True:
+        counts[main] += 1 + counts[main] // 8
+        if longest != main:
+            counts[longest] += 1 + counts[longest] // 8
+        yield tuple(counts.tolist())
+
+
+def _check(pieces: Pieces, shapes: Sequence[RowShape]) -> None:
+    """Raises UserError if a piece fits no row, or the sub-trees of a comparison no micro-batch."""
+    fits = np.zeros(len(pieces), bool)
+    for shape in shapes:
+        fits |= (pieces.tokens <= shape.tokens) & (pieces.leaves <= shape.leaves) & (pieces.pairs <= shape.pairs)
+    for piece in np.flatnonzero(~fits)[:1].tolist():
+        largest = max(shapes, key=lambda shape: shape.tokens)
+        raise UserError(
+            f"a comparison of {pieces.tokens[piece]} tokens, {pieces.leaves[piece]} responses and {pieces.pairs[piece]} "
+            f"pairs does not fit a row of {largest.tokens} tokens, {largest.leaves} leaves, {largest.pairs} pairs"
+        )
+    for group in _groups(pieces):
+        needs = np.stack([pieces.tokens, pieces.leaves, pieces.pairs], axis=1)[group]
+        empty = [np.tile([shape.tokens, shape.leaves, shape.pairs], (shape.rows, 1)) for shape in shapes]
+        if all(_tightest(needs, free) is None for free in empty):
+            most = max(shapes, key=lambda shape: shape.slots)
             raise UserError(
-                f"a conversation of {path.sum()} tokens does not fit a row of {row_tokens}; "
-                "raise data.row_tokens to at least data.max_tokens"
+                f"one comparison makes {len(group)} sub-trees, which do not fit a micro-batch of {most.rows} rows "
+                f"of {most.tokens} tokens; raise data.row_tokens or data.rows"
             )
-        if pieces and (used | path).sum() <= row_tokens:
-            used |= path
-            group = [*pieces.pop().leaves, leaf]
-        else:
-            used = path.copy()
-            group = [leaf]
-        pieces.append(Piece(comparison, int(used.sum()), group, 0 if pieces else pairs))
-    return pieces
 
 
-def subtree(tree: Tree, leaves: Sequence[int]) -> Tree:
-    """The part of `tree` that these leaves need; leaf i of the result is leaf `leaves[i]` of the tree."""
-    paths = leaf_paths(tree)
-    keep = np.logical_or.reduce([paths[leaf] for leaf in leaves])
-    # before[i] = kept tokens left of i: both the new index of a kept token and the new end of a subtree.
-    before = np.concatenate([[0], np.cumsum(keep)]).astype(np.int32)
-    return Tree(
-        tokens=tree.tokens[keep],
-        end=before[tree.end[keep]],
-        positions=tree.positions[keep],
-        reward_index=before[tree.reward_index[np.asarray(leaves)]],
-        leaf=np.arange(len(leaves), dtype=np.int32),
-        conversation_tokens=int(sum(paths[leaf].sum() for leaf in leaves)),
-        truncated=tree.truncated,
-    )
+def _least(pieces: Pieces, shapes: Sequence[RowShape]) -> Int[np.ndarray, "shapes"]:
+    """A lower bound of the micro-batches of each shape: what the trees that fit no shorter row take."""
+    least = np.zeros(len(shapes), np.int64)
+    longest, *others = sorted(shapes, key=lambda shape: -shape.tokens)
+    shorter = max((shape.tokens for shape in others), default=0)
+    long = pieces.tokens[pieces.tokens > shorter]
+    rows = max(-(-int(long.sum()) // longest.tokens), int((long > longest.tokens // 2).sum()))
+    least[shapes.index(longest)] = -(-rows // longest.rows)
+    return least
 
 
-def pack(pieces: Sequence[Piece], shape: RowShape) -> list[MicroBatchPlan]:
-    """Rows and micro-batches for the pieces: best fit decreasing, sub-trees of a comparison in one micro-batch.
-
-    Every micro-batch has exactly `shape.rows` rows; the last ones may be empty lists.
-
-    Raises:
-        UserError: a piece alone exceeds the shape, or a comparison needs more rows than a micro-batch has.
-    """
-    for piece in pieces:
-        if piece.tokens > shape.tokens or len(piece.leaves) > shape.leaves or piece.pairs > shape.pairs:
-            raise UserError(
-                f"a comparison of {piece.tokens} tokens, {len(piece.leaves)} responses and {piece.pairs} pairs "
-                f"does not fit a row of {shape.tokens} tokens, {shape.leaves} leaves, {shape.pairs} pairs"
-            )
-    parts: dict[int, list[int]] = {}
-    for index, piece in enumerate(pieces):
-        parts.setdefault(piece.comparison, []).append(index)
-    cut_ones = sorted(
-        (group for group in parts.values() if len(group) > 1), key=lambda group: -sum(pieces[i].tokens for i in group)
-    )
-    whole_ones = sorted((group[0] for group in parts.values() if len(group) == 1), key=lambda i: (-pieces[i].tokens, i))
-
-    rows = _Rows(pieces, shape)
-    for group in cut_ones:
-        rows.place_together(group)
-    for index in whole_ones:
-        rows.place(index)
-    return [rows.members[at : at + shape.rows] for at in range(0, len(rows.members), shape.rows)]
+def _groups(pieces: Pieces) -> list[list[int]]:
+    """The sub-trees of each comparison that is cut, largest first; the largest comparison first."""
+    of: dict[int, list[int]] = {}
+    for piece in pieces.parts:
+        of.setdefault(int(pieces.comparison[piece]), []).append(piece)
+    groups = [sorted(group, key=lambda piece: (-int(pieces.tokens[piece]), piece)) for group in of.values()]
+    return sorted(groups, key=lambda group: (-int(pieces.tokens[group].sum()), group[0]))
 
 
-_Used = tuple[int, int, int]
-"""Tokens, leaves and pairs in a row."""
+def _tightest(needs: Int[np.ndarray, "m 3"], free: Int[np.ndarray, "rows 3"]) -> list[int] | None:
+    """For each piece, in order, the fullest row that takes it; None if one finds none."""
+    free = free.copy()
+    chosen: list[int] = []
+    for need in needs:
+        fitting = np.flatnonzero((need <= free).all(axis=1))
+        if not len(fitting):
+            return None
+        row = int(fitting[free[fitting, 0].argmin()])
+        free[row] -= need
+        chosen.append(row)
+    return chosen
 
 
 class _Rows:
-    """The rows of micro-batches being filled; row r belongs to micro-batch r // shape.rows."""
+    """The rows of some micro-batches being filled."""
 
-    def __init__(self, pieces: Sequence[Piece], shape: RowShape):
-        self.pieces, self.shape = pieces, shape
-        self.members: list[list[int]] = []
-        self.used: list[_Used] = []
-        self.free: list[tuple[int, int]] = []  # (free tokens, row) of the rows in use, sorted
-        self.untouched: deque[int] = deque()  # rows with nothing in them
+    def __init__(self, pieces: Pieces, micro_batches: Sequence[RowShape]):
+        self.pieces, self.shapes = pieces, micro_batches
+        sizes = [shape.rows for shape in micro_batches]
+        self.micro_batch = np.repeat(np.arange(len(sizes)), sizes)
+        self.capacity = np.repeat([(s.tokens, s.leaves, s.pairs) for s in micro_batches], sizes, axis=0)
+        self.free = self.capacity.copy()
+        self.needs = np.stack([pieces.tokens, pieces.leaves, pieces.pairs], axis=1)
+        self.members: list[list[int]] = [[] for _ in self.micro_batch]
+        self.pinned: set[int] = set()  # micro-batches that hold sub-trees: their rows stay
 
-    def place(self, index: int) -> None:
-        """The piece to the fullest row that takes it, over all micro-batches; to an empty row if none does."""
-        for at in range(bisect.bisect_left(self.free, (self.pieces[index].tokens, -1)), len(self.free)):
-            if self._fits(index, self.used[self.free[at][1]]):
-                return self._add(index, self.free[at][1])
-        if not self.untouched:
-            self._open()
-        self._add(index, self.untouched[0])
+    def fill(self) -> bool:
+        """Puts every piece into a row; False if that fails."""
+        order = np.argsort(-self.pieces.tokens, kind="stable")
+        groups = _groups(self.pieces)
+        if groups:
+            if not all([self._together(group) for group in groups]):
+                return False
+            order = order[~np.isin(order, np.concatenate(groups))]
+        # Trees that only few of fit a row must fit each other: the fullest row that takes them. The small ones then
+        # level the rows: the emptiest.
+        large = int((self.pieces.tokens[order] > self.capacity[:, 0].max() // _LARGE).sum())
+        return self._tightly(order[:large].tolist()) and self._evenly(order[large:])
 
-    def place_together(self, group: Sequence[int]) -> None:
-        """The sub-trees of a comparison, largest first, to rows of the first micro-batch that takes them all."""
-        group = sorted(group, key=lambda i: (-self.pieces[i].tokens, i))
-        need = sum(self.pieces[i].tokens for i in group)
-        for first in range(0, len(self.members), self.shape.rows):
-            of_batch = range(first, first + self.shape.rows)
-            if self.shape.rows * self.shape.tokens - sum(self.used[row][0] for row in of_batch) < need:
+    def _add(self, piece: int, row: int) -> None:
+        self.members[row].append(piece)
+        self.free[row] -= self.needs[piece]
+
+    def _together(self, group: Sequence[int]) -> bool:
+        """The sub-trees of a comparison to rows of the first micro-batch that takes them all."""
+        for micro_batch in range(len(self.shapes)):
+            rows = np.flatnonzero(self.micro_batch == micro_batch)
+            chosen = _tightest(self.needs[group], self.free[rows])
+            if chosen is not None:
+                for piece, row in zip(group, rows[chosen].tolist(), strict=True):
+                    self._add(piece, row)
+                self.pinned.add(micro_batch)
+                return True
+        return False
+
+    def _tightly(self, pieces: Sequence[int]) -> bool:
+        """Each piece, largest first, to the fullest row that takes it."""
+        rows = sorted((int(tokens), row) for row, tokens in enumerate(self.free[:, 0].tolist()))
+        # Plain numbers: ten thousand small lists would set off the garbage collector, and that looks at the whole program.
+        tokens_of, leaves_of, pairs_of = (column.tolist() for column in self.needs.T)
+        free = self.free.tolist()
+        for piece in pieces:
+            tokens, leaves, pairs = tokens_of[piece], leaves_of[piece], pairs_of[piece]
+            for at in range(bisect.bisect_left(rows, (tokens, -1)), len(rows)):
+                row = rows[at][1]
+                if leaves <= free[row][1] and pairs <= free[row][2]:
+                    break
+            else:
+                return False
+            del rows[at]
+            free[row] = [free[row][0] - tokens, free[row][1] - leaves, free[row][2] - pairs]
+            self.members[row].append(piece)
+            bisect.insort(rows, (free[row][0], row))
+        self.free = np.array(free)
+        return True
+
+    def _evenly(self, pieces: Int[np.ndarray, "m"]) -> bool:
+        """The pieces, largest first, to the emptiest rows, a round at a time: the i-th piece to the i-th emptiest row.
+
+        A row is as empty as it has room for more average pieces, whichever of tokens, leaves and pairs is the scarcest.
+        """
+        mean = np.maximum(self.needs[pieces].mean(axis=0), 1e-9) if len(pieces) else 1.0
+        late: list[int] = []  # those that the emptiest row does not take
+        while len(pieces):
+            room = (self.free / mean).min(axis=1)
+            order = np.argsort(-room, kind="stable")
+            # Only rows about as empty as the emptiest, so that after the round they are still the emptier ones.
+            most = room[order[0]]
+            level = most - max(most / 8, float((self.needs[pieces[0]] / mean).max()))
+            count = min(len(pieces), max(1, int((room > level).sum())))
+            now, rows = pieces[:count], order[:count]
+            fits = (self.needs[now] <= self.free[rows]).all(axis=1)
+            stop = count if fits.all() else int(fits.argmin())
+            if not stop:
+                late.append(int(pieces[0]))
+                if len(late) > _LATE:
+                    return False
+                pieces = pieces[1:]
                 continue
-            rows = self._try(group, of_batch)
-            if rows is not None:
-                break
-        else:
-            rows = self._try(group, self._open())
-        if rows is None:
-            raise UserError(
-                f"one comparison makes {len(group)} sub-trees, which do not fit a micro-batch of {self.shape.rows} rows "
-                f"of {self.shape.tokens} tokens; raise data.row_tokens or data.rows"
-            )
-        for index, row in zip(group, rows, strict=True):
-            self._add(index, row)
+            now, rows = now[:stop], rows[:stop]
+            self.free[rows] -= self.needs[now]
+            for piece, row in zip(now.tolist(), rows.tolist(), strict=True):
+                self.members[row].append(piece)
+            pieces = pieces[stop:]
+        return self._tightly(late)
 
-    def _try(self, group: Sequence[int], rows: range) -> list[int] | None:
-        """A row for each piece, best fit, or None; changes nothing."""
-        used = {row: self.used[row] for row in rows}
-        chosen = []
-        for index in group:
-            fitting = [row for row in rows if self._fits(index, used[row])]
-            if not fitting:
-                return None
-            row = max(fitting, key=lambda row: (used[row][0], -row))
-            used[row] = self._with(index, used[row])
-            chosen.append(row)
-        return chosen
-
-    def _with(self, index: int, used: _Used) -> _Used:
-        piece = self.pieces[index]
-        return used[0] + piece.tokens, used[1] + len(piece.leaves), used[2] + piece.pairs
-
-    def _fits(self, index: int, used: _Used) -> bool:
-        tokens, leaves, pairs = self._with(index, used)
-        return tokens <= self.shape.tokens and leaves <= self.shape.leaves and pairs <= self.shape.pairs
-
-    def _add(self, index: int, row: int) -> None:
-        if self.members[row]:
-            self.free.remove((self.shape.tokens - self.used[row][0], row))
-        else:
-            self.untouched.remove(row)
-        self.members[row].append(index)
-        self.used[row] = self._with(index, self.used[row])
-        bisect.insort(self.free, (self.shape.tokens - self.used[row][0], row))
-
-    def _open(self) -> range:
-        """A new micro-batch of empty rows."""
-        rows = range(len(self.members), len(self.members) + self.shape.rows)
-        self.members += [[] for _ in rows]
-        self.used += [(0, 0, 0) for _ in rows]
-        self.untouched += rows
-        return rows
+    def micro_batches(self, shards: int, token_cost: int) -> list[MicroBatchPlan]:
+        """The filled rows, those of like cost in one micro-batch, and its shards about equally loaded."""
+        of = np.zeros(len(self.members), np.int64)
+        for row, members in enumerate(self.members):
+            of[row] = (self.pieces.tokens[members] * token_cost + self.pieces.visible[members]).sum()
+        for shape in dict.fromkeys(self.shapes):
+            free = [n for n, one in enumerate(self.shapes) if one == shape and n not in self.pinned]
+            rows = np.flatnonzero(np.isin(self.micro_batch, free))
+            self.micro_batch[rows[np.argsort(-of[rows], kind="stable")]] = np.repeat(free, shape.rows)
+        plans = []
+        for number, shape in enumerate(self.shapes):
+            rows = np.flatnonzero(self.micro_batch == number)
+            dealt = rows[np.argsort(-of[rows], kind="stable")].reshape(-1, shards)
+            dealt[1::2] = dealt[1::2, ::-1]  # forth and back, so that no shard gets the larger of every round
+            plans.append(MicroBatchPlan(shape, [self.members[row] for row in dealt.T.ravel().tolist()]))
+        return plans
 
 
-@dataclass(frozen=True)
-class MicroBatch:
-    """Arrays of one micro-batch, or of one process's rows of it. B rows, T tokens, S leaves, P pairs.
+_LARGE = 8
+"""Pieces of more than this part of a row are placed one by one."""
 
-    `winner` and `loser` are flat leaf slots, row * S + slot, over the rows of the *whole* micro-batch. `pair_weight`
-    is a pair's weight over the number of pairs of its comparison, zero where no pair is. Pads see themselves only.
-    """
-
-    tokens: Int[np.ndarray, "B T"]
-    positions: Int[np.ndarray, "B T"]
-    end: Int[np.ndarray, "B T"]
-    reward_index: Int[np.ndarray, "B S"]
-    winner: Int[np.ndarray, "B P"]
-    loser: Int[np.ndarray, "B P"]
-    p: Float[np.ndarray, "B P"]
-    margin: Float[np.ndarray, "B P"]
-    pair_weight: Float[np.ndarray, "B P"]
-
-    def arrays(self) -> dict[str, np.ndarray]:
-        """The arrays by name: the pytree that goes to the device."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
-
-
-def blank(shape: RowShape, rows: int, pad_id: int) -> MicroBatch:
-    """`rows` rows of pads."""
-    T, S, P = shape.tokens, shape.leaves, shape.pairs
-    return MicroBatch(
-        tokens=np.full((rows, T), pad_id, np.int32),
-        positions=np.zeros((rows, T), np.int32),
-        end=np.tile(np.arange(1, T + 1, dtype=np.int32), (rows, 1)),
-        reward_index=np.zeros((rows, S), np.int32),
-        winner=np.zeros((rows, P), np.int32),
-        loser=np.zeros((rows, P), np.int32),
-        p=np.ones((rows, P), np.float32),
-        margin=np.zeros((rows, P), np.float32),
-        pair_weight=np.zeros((rows, P), np.float32),
-    )
-
-
-Slots = dict[tuple[int, int], int]
-"""(comparison, leaf of its whole tree) -> flat leaf slot in the micro-batch."""
-
-
-def leaf_slots(plan: MicroBatchPlan, pieces: Sequence[Piece], shape: RowShape) -> Slots:
-    """Where every leaf's reward is found in the flattened [B, S] rewards of the micro-batch."""
-    slots: Slots = {}
-    for row, members in enumerate(plan):
-        slot = row * shape.leaves
-        for piece in (pieces[member] for member in members):
-            for leaf in piece.leaves:
-                slots[piece.comparison, leaf] = slot
-                slot += 1
-    return slots
-
-
-def assemble(
-    plan: MicroBatchPlan,
-    pieces: Sequence[Piece],
-    trees: Mapping[int, tuple[Tree, Sequence[Preference]]],
-    shape: RowShape,
-    rows: Sequence[int],
-    pad_id: int = 0,
-) -> MicroBatch:
-    """The arrays of `rows` of a planned micro-batch; `trees` holds at least the comparisons in those rows."""
-    slots = leaf_slots(plan, pieces, shape)
-    batch = blank(shape, len(rows), pad_id)
-    for b, row in enumerate(rows):
-        token = leaf = pair = 0
-        for piece in (pieces[member] for member in plan[row]):
-            whole, preferences = trees[piece.comparison]
-            tree = whole if piece.tokens == len(whole.tokens) else subtree(whole, piece.leaves)
-            span, slot = slice(token, token + len(tree.tokens)), slice(leaf, leaf + len(piece.leaves))
-            batch.tokens[b, span] = tree.tokens
-            batch.positions[b, span] = tree.positions
-            batch.end[b, span] = tree.end + token
-            batch.reward_index[b, slot] = tree.reward_index + token
-            for preference in preferences if piece.pairs else ():
-                batch.winner[b, pair] = slots[piece.comparison, int(whole.leaf[preference.winner])]
-                batch.loser[b, pair] = slots[piece.comparison, int(whole.leaf[preference.loser])]
-                batch.p[b, pair] = preference.p
-                batch.margin[b, pair] = preference.margin
-                batch.pair_weight[b, pair] = preference.weight / len(preferences)
-                pair += 1
-            token, leaf = span.stop, slot.stop
-    return batch
+_LATE = 64
+"""Pieces that may wait for a row that happens to have room for them."""

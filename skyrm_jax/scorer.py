@@ -1,6 +1,5 @@
 """Comparisons -> rewards, over the mesh: the same packed rows and the same forward pass as training."""
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any, Literal
@@ -16,7 +15,8 @@ from skyrm_jax.comparison import Comparison
 from skyrm_jax.errors import RecordError, UserError
 from skyrm_jax.mesh import make_mesh, my_rows, replicated, row_shards, to_device
 from skyrm_jax.models.reward import RewardModel
-from skyrm_jax.packing import Piece, RowShape, assemble, cut, leaf_slots, pack
+from skyrm_jax.packing import MicroBatchPlan, Pieces, RowShape, pack
+from skyrm_jax.rows import assemble, leaf_slots
 
 WINDOW = 1024
 """Comparisons tokenised and packed together."""
@@ -154,13 +154,13 @@ class Scorer:
             self.counts["tokens"] += len(tree.tokens)
             self.counts["unshared_tokens"] += tree.conversation_tokens
         tokens = min(self.row_tokens, _power_of_two(max(_SMALLEST_ROW, *(len(tree.tokens) for tree in trees))))
-        pieces = [piece for number, tree in enumerate(trees) for piece in cut(number, tree, 0, tokens)]
-        most = max(Counter(piece.comparison for piece in pieces).values())
+        pieces = Pieces.of(trees, [0] * len(trees), tokens)
+        most = int(np.bincount(pieces.comparison).max())
         shards = row_shards(self.mesh)
         shape = RowShape(
             rows=shards * -(-most // shards),
             tokens=tokens,
-            leaves=_power_of_two(max(tokens // 64, *(len(p.leaves) for p in pieces))),
+            leaves=_power_of_two(max(tokens // 64, int(pieces.leaves.max()))),
             pairs=1,
         )
         return self._run(trees, pieces, shape, progress)
@@ -168,7 +168,7 @@ class Scorer:
     def _run(
         self,
         trees: Sequence[Tree],
-        pieces: Sequence[Piece],
+        pieces: Pieces,
         shape: RowShape,
         progress: Callable[[int], None] | None,
     ) -> list[np.ndarray]:
@@ -177,7 +177,7 @@ class Scorer:
         rewards: list[np.ndarray] = [np.empty(0, np.float32)] * len(trees)
         for plan, values in self._forward_all(pieces, whole, shape, mine):
             flat = np.asarray(values).reshape(-1)
-            slots = leaf_slots(plan, pieces, shape)
+            slots = leaf_slots(plan, pieces)
             finished = {number for number, _ in slots}
             for number in finished:
                 rewards[number] = np.array(
@@ -188,13 +188,13 @@ class Scorer:
         return rewards
 
     def _forward_all(
-        self, pieces: Sequence[Piece], trees: Any, shape: RowShape, mine: Sequence[int]
-    ) -> Iterator[tuple[list[list[int]], jax.Array]]:
+        self, pieces: Pieces, trees: Any, shape: RowShape, mine: Sequence[int]
+    ) -> Iterator[tuple[MicroBatchPlan, jax.Array]]:
         """Each micro-batch's plan and rewards; the next is already running while one is read."""
-        waiting: tuple[list[list[int]], jax.Array] | None = None
+        waiting: tuple[MicroBatchPlan, jax.Array] | None = None
         with jax.set_mesh(self.mesh):
-            for plan in pack(pieces, shape):
-                arrays = assemble(plan, pieces, trees, shape, mine, self.chat.pad_token_id or 0).arrays()
+            for plan in pack(pieces, [shape], row_shards(self.mesh), self.loaded.architecture.token_cost()):
+                arrays = assemble(plan, pieces, trees, mine, self.chat.pad_token_id or 0).arrays()
                 now = plan, self._forward(self.loaded.params, to_device(self.mesh, arrays))
                 if waiting is not None:
                     yield waiting

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, models, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from skyrm_jax.chat import Chat, OverLong, Tree, build_tree, fit, pooled_index
@@ -187,6 +187,71 @@ def test_ids_are_those_of_the_published_way_of_scoring(name: str, request: pytes
             text = text[len(tokenizer.bos_token) :]
         expected.append(tokenizer(text)["input_ids"])
     assert chat.encode(conversations()) == expected
+
+
+SCRAPS = [
+    "<|im_start|>",
+    "<|start_header_id|>",
+    "<|im_",
+    "<|",
+    "start|>",
+    "|>",
+    "<think>",
+    "</think>",
+    "assistant",
+    "a",
+    "é",
+    "é",
+    "'s",
+    "12",
+]
+scraps = st.lists(st.sampled_from([*SCRAPS, " ", "\n"]), max_size=8).map("".join)
+
+
+@pytest.mark.parametrize("name", ["qwen3", "llama3"])
+@given(data=st.data())
+def test_cutting_the_text_before_answers_changes_no_id(
+    name: str, request: pytest.FixtureRequest, data: st.DataObject
+) -> None:
+    chat: Chat = request.getfixturevalue(name)
+    prompt = [{"role": "user", "content": data.draw(scraps)}]
+    drawn = Comparison.of(prompt, data.draw(st.lists(scraps, min_size=1, max_size=3)))
+    conversations = [drawn.conversation(k) for k in range(len(drawn.responses))]
+    backend = chat.tokenizer.backend_tokenizer
+    texts = [chat.render(conversation) for conversation in conversations]
+    assert all(len(chat._parts(text)) == 2 and "".join(chat._parts(text)) == text for text in texts)
+    assert chat.encode(conversations) == [backend.encode(text, add_special_tokens=False).ids for text in texts]
+
+
+def added(**facts: bool) -> list[AddedToken]:
+    return [AddedToken("[A]", **({"special": True, "normalized": False} | facts))]
+
+
+@pytest.mark.parametrize(
+    ("tokens", "expected"),
+    [
+        (added(), "[A]"),
+        (added(special=False), None),
+        (added(normalized=True), None),
+        (added(single_word=True), None),
+        (added(lstrip=True), None),
+        ([*added(), AddedToken("x[", special=True)], None),  # in "x[A]" it is found first, and then no "[A]"
+        ([*added(), AddedToken("A]x", special=True)], "[A]"),
+    ],
+)
+def test_text_is_cut_only_before_tokens_that_nothing_reaches_across(
+    tmp_path: Path, tokens: list[AddedToken], expected: str | None
+) -> None:
+    words = Tokenizer(models.WordLevel({"<unk>": 0, "a": 1, "x": 2}, "<unk>"))
+    words.pre_tokenizer = pre_tokenizers.Whitespace()
+    words.add_tokens(tokens)
+    PreTrainedTokenizerFast(tokenizer_object=words).save_pretrained(tmp_path)
+    template = tmp_path / "template"
+    template.write_text("{% for m in messages %}{{ m.content }}{{ '[A]' if not loop.last }}{% endfor %}")
+    chat = Chat.load(tmp_path, template=str(template))
+    assert chat._answer_token == expected
+    conversation = Comparison.of("a x", ["a"]).conversation(0)
+    assert chat.encode([conversation]) == [words.encode("a x[A]a").ids]
 
 
 def test_qwen3_is_scored_at_the_newline_and_has_no_bos(qwen3: Chat) -> None:

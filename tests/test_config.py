@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from skyrm_jax.config import parse_train_config
+from skyrm_jax.config import DataConfig, parse_train_config
 from skyrm_jax.errors import UserError
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
@@ -55,6 +55,10 @@ def test_a_missing_config_file_is_named(capsys: pytest.CaptureFixture[str]) -> N
     [
         (["--model.architecture", "null"], "give model.base"),
         (["--data.row_tokens", "8"], "data.row_tokens must be at least data.max_tokens"),
+        (["--data.row_tokens", "[8, 64]"], "data.row_tokens must be at least data.max_tokens"),
+        (["--data.row_tokens", "[16384, 4, 3, 2]"], "data.row_tokens may be three lengths at most"),
+        (["--data.rows", "[1, 2]"], "data.rows must be one number, or one for each length"),
+        (["--data.rows", "-1"], "data.rows must not be negative"),
         (["--optimizer.learning_rate", "0"], "optimizer.learning_rate must be positive"),
         (["--optimizer.final", "2"], "optimizer.final"),
     ],
@@ -62,3 +66,29 @@ def test_a_missing_config_file_is_named(capsys: pytest.CaptureFixture[str]) -> N
 def test_contradictions_are_named(tmp_path: Path, extra: list[str], named: str) -> None:
     with pytest.raises(UserError, match=named):
         parse_train_config([*write(tmp_path, GOOD), *extra])
+
+
+SHORT = {"most_tokens": 900, "most_leaves": 4}
+
+
+def test_rows_for_the_sub_trees_of_the_longest_tree() -> None:
+    data = DataConfig(["a"], row_tokens=[1000, 300])
+    long = {"most_tokens": 2500, "most_leaves": 32}
+    assert data.micro_batches(1, SHORT)[1] == [1, 1]
+    assert data.micro_batches(1, long)[1] == [5, 1]
+    assert data.micro_batches(4, long)[1] == [8, 4]
+    assert data.micro_batches(1, long | {"most_leaves": 3})[1] == [3, 1]
+    assert DataConfig(["a"], row_tokens=1000, rows=2).micro_batches(1, long)[1] == [2]
+
+
+def test_rows_of_several_lengths_and_mixtures(tmp_path: Path) -> None:
+    given = "data: {sources: [a, b], tokenizer: t, row_tokens: [16384, 2048], mixture: {a: 2, b: 0.5}}\n"
+    data = parse_train_config(write(tmp_path, given + "model: {architecture: {model_type: qwen3}}\n")).data
+    assert data.mixture == {"a": 2, "b": 0.5}
+    assert data.micro_batches(8, SHORT) == ([16384, 2048], [8, 8])
+    data = parse_train_config(
+        [*write(tmp_path, GOOD), "--data.row_tokens", "[16384, 512]", "--data.rows", "[2, 8]"]
+    ).data
+    assert data.micro_batches(2, SHORT) == ([16384, 512], [2, 8])
+    with pytest.raises(UserError, match=r"data.rows .* must be a multiple of .* \(4\)"):
+        data.micro_batches(4, SHORT)

@@ -58,8 +58,8 @@ def main(argv: list[str] | None = None) -> None:
 
 def from_hf(source: str, out: Path, pad_token: str | None, dtype: str | None, revision: str | None) -> None:
     """Imports a Hugging Face folder or Hub id as a checkpoint of ours."""
-    from skyrm_jax.convert.folders import require_vacant
     from skyrm_jax.convert.hf import HfWeights, commit, resolve
+    from skyrm_jax.folders import require_vacant
 
     require_vacant(out)
     folder = resolve(source, revision)
@@ -73,8 +73,8 @@ def from_hf(source: str, out: Path, pad_token: str | None, dtype: str | None, re
 
 def from_gguf(source: str, out: Path, pad_token: str | None, dtype: str | None, tokenizer: str | None) -> None:
     """Imports a GGUF file as a checkpoint of ours."""
-    from skyrm_jax.convert.folders import require_vacant
     from skyrm_jax.convert.gguf import GgufWeights, find_file
+    from skyrm_jax.folders import require_vacant
 
     require_vacant(out)
     file = find_file(source)
@@ -99,9 +99,9 @@ def to_hf(source: str, out: Path, dtype: str | None, max_shard_gib: float) -> No
 
 def average(sources: list[str], out: Path, shares: list[float] | None, dtype: str | None) -> None:
     """Writes the mean of several models of one architecture as a checkpoint of ours."""
-    from skyrm_jax.convert.folders import require_vacant
     from skyrm_jax.convert.sources import open_model, tokenizer_digest
     from skyrm_jax.convert.weights import AveragedWeights
+    from skyrm_jax.folders import require_vacant
 
     require_vacant(out)
     models = [open_model(source, dtype) for source in sources]

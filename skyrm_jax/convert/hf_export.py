@@ -17,10 +17,10 @@ import numpy as np
 
 from skyrm_jax.checkpoint import tokenizer_files
 from skyrm_jax.convert.card import model_card
-from skyrm_jax.convert.folders import made_whole
 from skyrm_jax.convert.hf import SAFETENSORS
 from skyrm_jax.convert.names import HfTensor, hf_tensors
 from skyrm_jax.convert.weights import Weights, cast, row_blocks, stored_dtype
+from skyrm_jax.folders import made_whole
 
 GIB = 2**30
 AHEAD = 2

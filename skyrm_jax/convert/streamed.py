@@ -19,9 +19,9 @@ import orbax.checkpoint as ocp
 import tensorstore as ts
 
 from skyrm_jax.checkpoint import copy_tokenizer, metadata
-from skyrm_jax.convert.folders import made_whole
 from skyrm_jax.convert.names import HfTensor, hf_tensors
 from skyrm_jax.convert.weights import EVERYTHING, Weights, cast, row_blocks, stored_dtype
+from skyrm_jax.folders import made_whole
 from skyrm_jax.models.parameters import ParameterSpec, Params, flattened, map_table
 
 Index = tuple[int | slice, ...]

@@ -1,6 +1,7 @@
 """Where records that cannot be used go, and how many may go there: nothing is silently dropped."""
 
 import json
+import shutil
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
@@ -76,6 +77,16 @@ class Quarantine:
         # Opened anew for each record, so that what is written is on disk whatever ends the run.
         with self.path.open("a", encoding="ascii") as out:
             out.write(json.dumps(entry, default=repr) + "\n")
+
+    def merge(self, other: "Quarantine") -> None:
+        """Takes over what another one has counted and written; its file goes."""
+        for file, outcomes in other.counts.items():
+            self.counts.setdefault(file, Counter()).update(outcomes)
+        self.records += other.records
+        self.bad += other.bad
+        if self.path is not None and other.path is not None and other.path.exists():
+            with self.path.open("ab") as out, other.path.open("rb") as entries:
+                shutil.copyfileobj(entries, out)
 
     def finish(self, file: str) -> None:
         """At the end of a file: raises UserError if it had no records, or not one that can be used."""

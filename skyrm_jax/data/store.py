@@ -1,329 +1,94 @@
 """The tokenised store: trees in ArrayRecord shards, one small index of them, and what they were made from.
 
-    trees-00000-of-00002.array_record ...   one record per comparison, see `encode`
-    index.npz                               the arrays of `Index`
+    trees-00000-of-00002.array_record ...   one record per comparison, see `record.encode`
+    index.npy, held_out.npy, duplicates.npy see `index`
     store.json                              sizes and checksums of the other files, options, counts
     quarantine.jsonl                        the records that could not be used, if any
 
-The same input gives the same bytes. A store appears under its name only when it is complete.
+`skyrm prepare` writes it (`writing`); a store appears under its name only when it is complete.
 """
 
+import functools
 import hashlib
 import json
 import os
-import shutil
-import struct
+import resource
 import threading
 import zlib
-from array import array
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
 from pathlib import Path
-from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
-from array_record.python.array_record_module import ArrayRecordReader, ArrayRecordWriter
-from jaxtyping import Bool, Float64, Int32, UInt16
+from array_record.python.array_record_module import ArrayRecordReader
 
-from skyrm_jax.chat import Tree
-from skyrm_jax.comparison import Preference
+from skyrm_jax.data import remote
+from skyrm_jax.data.index import DUPLICATES, HELD_OUT, INDEX, Index
+from skyrm_jax.data.record import StoredTree, decode
 from skyrm_jax.errors import UserError
+from skyrm_jax.schedule import Ids
 
-FORMAT = 1
-# One record per group: any tree is read alone. Level 1 writes twice as fast as the default 3, no larger.
-WRITE = "group_size:1,zstd:1"
+FORMAT = 2
 READ = "readahead_buffer_size:0,max_parallelism:0"
-SHARD_BYTES = 256 << 20
-"""A shard is closed once its records, before compression, hold this much."""
+OPEN_SHARDS = min(4096, max(64, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2))
+"""Shards kept open at once; each takes a file descriptor and the places of its records."""
 
 QUARANTINE = "quarantine.jsonl"
-
-
-@dataclass(frozen=True)
-class StoredTree:
-    """What the store keeps of a comparison."""
-
-    tree: Tree
-    preferences: tuple[Preference, ...]
-    id: str = ""
-    category: str = ""
-
-    @property
-    def weight(self) -> float:
-        """The comparison's share of a batch's divisor: the mean weight of its preferences, 0 without any."""
-        return sum(p.weight for p in self.preferences) / len(self.preferences) if self.preferences else 0.0
-
-
-@dataclass(frozen=True)
-class Index:
-    """One entry for every comparison of a store, in order.
-
-    Attributes:
-        tokens: of its tree.
-        leaves, pairs: rewards and preferences it has.
-        weight: mean weight of its preferences.
-        heldout: whether it is kept out of training.
-        source: number of its file in the store's `sources`.
-        conversation_tokens: sum of the lengths of its conversations.
-        longest: tokens of its longest conversation.
-    """
-
-    tokens: Int32[np.ndarray, "n"]
-    leaves: Int32[np.ndarray, "n"]
-    pairs: Int32[np.ndarray, "n"]
-    weight: Float64[np.ndarray, "n"]
-    heldout: Bool[np.ndarray, "n"]
-    source: UInt16[np.ndarray, "n"]
-    conversation_tokens: Int32[np.ndarray, "n"]
-    longest: Int32[np.ndarray, "n"]
-
-    def __len__(self) -> int:
-        return len(self.tokens)
-
-
-class _Header(NamedTuple):
-    magic: bytes
-    version: int
-    tokens: int
-    runs: int
-    leaves: int
-    responses: int
-    preferences: int
-    conversation_tokens: int
-    truncated: int
-    id: int
-    category: int
-
-
-_HEADER = struct.Struct("<4s10I")
-_MAGIC = b"SKYT"
-# Little-endian whatever the machine, so that the bytes are the same everywhere.
-_I4, _F8 = np.dtype("<i4"), np.dtype("<f8")
-
-
-def encode(stored: StoredTree) -> bytes:
-    """The bytes of a record: header, tokens, runs, reward_index, leaf, preferences, id, category.
-
-    A run is a stretch of tokens with one `end` and consecutive positions: (length, end, first position).
-    """
-    tree, preferences = stored.tree, stored.preferences
-    new = (np.diff(tree.end) != 0) | (np.diff(tree.positions) != 1)
-    starts = np.r_[0, np.flatnonzero(new) + 1]
-    runs = np.stack([np.diff(np.r_[starts, len(tree.tokens)]), tree.end[starts], tree.positions[starts]], axis=1)
-    id, category = stored.id.encode(), stored.category.encode()
-    header = _Header(
-        _MAGIC,
-        FORMAT,
-        len(tree.tokens),
-        len(runs),
-        len(tree.reward_index),
-        len(tree.leaf),
-        len(preferences),
-        tree.conversation_tokens,
-        tree.truncated,
-        len(id),
-        len(category),
-    )
-    integers = [tree.tokens, runs.ravel(), tree.reward_index, tree.leaf]
-    pairs = np.array([(p.winner, p.loser) for p in preferences], _I4).ravel()
-    numbers = np.array([(p.p, p.margin, p.weight) for p in preferences], _F8).ravel()
-    body = [np.asarray(a, _I4).tobytes() for a in [*integers, pairs]]
-    return b"".join([_HEADER.pack(*header), *body, numbers.tobytes(), id, category])
-
-
-def decode(record: bytes) -> StoredTree:
-    """What `encode` was given; the arrays are read-only. Raises ValueError for any other bytes."""
-    if len(record) < _HEADER.size:
-        raise ValueError("too short")
-    header = _Header(*_HEADER.unpack_from(record))
-    if header.magic != _MAGIC or header.version != FORMAT:
-        raise ValueError("not a tree of this version")
-    at = _HEADER.size
-
-    def take(count: int, dtype: np.dtype[Any]) -> np.ndarray:
-        nonlocal at
-        values = np.frombuffer(record, dtype, count, at)
-        at += values.nbytes
-        return values.astype(dtype.newbyteorder("="), copy=False)
-
-    tokens = take(header.tokens, _I4)
-    lengths, ends, positions = take(3 * header.runs, _I4).reshape(-1, 3).T
-    reward_index, leaf = take(header.leaves, _I4), take(header.responses, _I4)
-    pairs = take(2 * header.preferences, _I4).reshape(-1, 2).tolist()
-    numbers = take(3 * header.preferences, _F8).reshape(-1, 3).tolist()
-    names = record[at:]
-    if len(names) != header.id + header.category or lengths.sum() != header.tokens:
-        raise ValueError("lengths do not agree")
-    # Within a run the position grows with the index; the offset between the two is the run's.
-    offsets = positions - (np.cumsum(lengths) - lengths)
-    tree = Tree(
-        tokens=tokens,
-        end=np.repeat(ends, lengths),
-        positions=(np.arange(header.tokens) + np.repeat(offsets, lengths)).astype(np.int32),
-        reward_index=reward_index,
-        leaf=leaf,
-        conversation_tokens=header.conversation_tokens,
-        truncated=header.truncated,
-    )
-    preferences = tuple(Preference(*pair, *rest) for pair, rest in zip(pairs, numbers, strict=True))
-    return StoredTree(tree, preferences, names[: header.id].decode(), names[header.id :].decode())
-
-
-class StoreWriter:
-    """Writes a store beside its place, in `<directory>.partial`, and moves it there in `finish`.
-
-    Use it in a `with` block; after an error the quarantine file, if there is one, is left in the partial
-    folder.
-    """
-
-    def __init__(
-        self, directory: str | os.PathLike[str], overwrite: bool = False, shard_bytes: int = SHARD_BYTES
-    ) -> None:
-        """Raises UserError if `directory` holds something else, or a store that may not be overwritten."""
-        self.directory = Path(directory)
-        self.partial = self.directory.with_name(self.directory.name + ".partial")
-        self._shard_bytes = shard_bytes
-        self._shards: list[int] = []  # records in each
-        self._room = 0
-        self._writer: ArrayRecordWriter | None = None
-        self._columns: dict[str, array[Any]] = {
-            name: array(code)
-            for name, code in [
-                ("tokens", "i"),
-                ("leaves", "i"),
-                ("pairs", "i"),
-                ("weight", "d"),
-                ("source", "H"),
-                ("conversation_tokens", "i"),
-                ("longest", "i"),
-            ]
-        }
-        if self.directory.exists() and (not self.directory.is_dir() or any(self.directory.iterdir())):
-            if not (self.directory / "store.json").is_file():
-                raise UserError(f"{self.directory}: exists and is not a store; choose another place")
-            if not overwrite:
-                raise UserError(f"{self.directory}: there is a store already; overwrite it or choose another place")
-        if self.partial.exists():
-            shutil.rmtree(self.partial)
-        self.partial.mkdir(parents=True)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._close()
-        if error is not None and self.partial.is_dir():
-            for file in self.partial.iterdir():
-                if file.name != QUARANTINE:
-                    file.unlink()
-            if not any(self.partial.iterdir()):
-                self.partial.rmdir()
-
-    def __len__(self) -> int:
-        return len(self._columns["tokens"])
-
-    def add(self, stored: StoredTree, source: int) -> None:
-        """Appends one comparison; `source` is the number of its file."""
-        record = encode(stored)
-        if self._writer is None or self._room <= 0:
-            self._close()
-            self._writer = ArrayRecordWriter(str(self.partial / f"{len(self._shards)}"), WRITE)
-            self._shards.append(0)
-            self._room = self._shard_bytes
-        self._writer.write(record)
-        self._shards[-1] += 1
-        self._room -= len(record)
-        tree = stored.tree
-        entry = {
-            "tokens": len(tree.tokens),
-            "leaves": len(tree.reward_index),
-            "pairs": len(stored.preferences),
-            "weight": stored.weight,
-            "source": source,
-            "conversation_tokens": tree.conversation_tokens,
-            "longest": tree.longest,
-        }
-        for name, value in entry.items():
-            self._columns[name].append(value)
-
-    def finish(self, heldout: Bool[np.ndarray, "n"], meta: dict[str, Any]) -> "Store":
-        """Completes the store, moves it to its place and opens it. `meta` is recorded in store.json."""
-        self._close()
-        shards = []
-        for number, records in enumerate(self._shards):
-            name = f"trees-{number:05d}-of-{len(self._shards):05d}.array_record"
-            (self.partial / f"{number}").rename(self.partial / name)
-            shards.append(_facts(self.partial / name) | {"records": records})
-        columns = {name: np.frombuffer(column, column.typecode) for name, column in self._columns.items()}
-        # Uncompressed and without dates, so that the bytes depend on the arrays alone.
-        np.savez(self.partial / "index.npz", heldout=np.asarray(heldout, bool), **columns)  # type: ignore[arg-type]
-        facts = {"format": FORMAT, "shards": shards, "index": _facts(self.partial / "index.npz")} | meta
-        with (self.partial / "store.json").open("w", encoding="utf-8") as file:
-            file.write(json.dumps(facts, indent=1) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        if self.directory.exists():
-            old = self.directory.with_name(self.directory.name + ".old")
-            shutil.rmtree(old, ignore_errors=True)
-            self.directory.rename(old)
-            self.partial.rename(self.directory)
-            shutil.rmtree(old)
-        else:
-            self.partial.rename(self.directory)
-        return Store.open(self.directory)
-
-    def _close(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-            self._writer = None
 
 
 class Store:
     """A complete store, open for reading. Make one with `Store.open`. It may be sent to other processes.
 
     Attributes:
-        directory: where it is.
+        directory: where it is: a local folder, or gs://bucket/folder.
         meta: what store.json says.
         index: see `Index`.
     """
 
-    def __init__(self, directory: Path, meta: dict[str, Any], index: Index) -> None:
+    def __init__(self, directory: str, meta: dict[str, Any], index: Index, duplicates: np.ndarray) -> None:
         self.directory, self.meta, self.index = directory, meta, index
         self._first = np.cumsum([0] + [shard["records"] for shard in meta["shards"]])
-        self._readers: dict[int, ArrayRecordReader] = {}
+        self._records = Ids(0, int(self._first[-1]), duplicates)
+        self._reader = functools.lru_cache(OPEN_SHARDS)(self._open_shard)
         self._lock = threading.Lock()
 
     @classmethod
-    def open(cls, directory: str | os.PathLike[str]) -> Self:
-        """Opens a store and checks that its files are whole, the shards by size only (`verify` reads them).
+    def open(cls, directory: str | os.PathLike[str], check: bool = True) -> Self:
+        """Opens a store; `check` reads the index once and compares checksums, and the shards' sizes (`verify` reads them).
 
         Raises UserError, naming the file, if there is no store, it is of another version or damaged.
         """
-        directory = Path(directory)
+        place = os.fspath(directory)
+        about = remote.join(place, "store.json")
+        if not remote.is_remote(place) and not os.path.isfile(about):
+            raise UserError(f"{place}: holds no store; make one with `skyrm prepare`")
+        text = remote.read_bytes(about)
         try:
-            meta = json.loads((directory / "store.json").read_text(encoding="utf-8"))
-            version, files = meta["format"], [*meta["shards"], meta["index"]]
-        except (FileNotFoundError, NotADirectoryError):
-            raise UserError(f"{directory}: holds no store; make one with `skyrm prepare`") from None
+            meta = json.loads(text)
+            version = meta["format"]
         except (ValueError, KeyError, TypeError) as error:
-            raise _damaged(directory / "store.json", repr(error)) from error
+            raise damaged(about, repr(error)) from error
         if version != FORMAT:
-            raise UserError(
-                f"{directory}: is a store of format {version}, this program reads {FORMAT}; prepare it again"
-            )
-        for facts in files:
-            path = directory / facts["file"]
-            size = path.stat().st_size if path.is_file() else -1
-            if size != facts["bytes"]:
-                found = "it is missing" if size < 0 else f"it has {size} bytes, not {facts['bytes']}"
-                raise _damaged(path, found)
-        _check_sum(directory, meta["index"])
-        with np.load(directory / meta["index"]["file"]) as arrays:
-            index = Index(**{field.name: arrays[field.name] for field in fields(Index)})
-        return cls(directory, meta, index)
+            raise UserError(f"{place}: is a store of format {version}, this program reads {FORMAT}; prepare it again")
+        try:
+            sizes = [source["comparisons"] for source in meta["sources"]]
+            if check:
+                remote.check_sizes(
+                    place, {facts["file"]: facts["bytes"] for facts in [*meta["shards"], *meta["index"]]}
+                )
+            files = {
+                f["file"]: remote.local_copy(remote.join(place, f["file"]), f["bytes"], f["crc32"])
+                for f in meta["index"]
+            }
+            if check:
+                for facts in meta["index"]:
+                    _check_sum(files[facts["file"]], facts)
+            index = Index.open(files[INDEX], files[HELD_OUT], sizes)
+            if sum(sizes) != len(index):
+                raise damaged(about, f"its sources hold {sum(sizes)} comparisons, the index {len(index)}")
+            return cls(place, meta, index, np.load(files[DUPLICATES]))
+        except (KeyError, TypeError) as error:
+            raise damaged(about, repr(error)) from error
 
     def require(self, facts: Mapping[str, Any], whose: str, remedy: str) -> None:
         """Raises UserError unless the store was made with the tokenizer, template and pad token of `facts`."""
@@ -334,7 +99,7 @@ class Store:
                 )
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Store.open, (self.directory,)
+        return Store.open, (self.directory, False)
 
     def __len__(self) -> int:
         return len(self.index)
@@ -345,7 +110,7 @@ class Store:
     @property
     def sources(self) -> list[str]:
         """The files it was made from; `index.source` counts in this list."""
-        return list(self.meta["sources"])
+        return [source["name"] for source in self.meta["sources"]]
 
     @property
     def fingerprint(self) -> str:
@@ -360,32 +125,41 @@ class Store:
         wanted = np.asarray(ids, np.int64)
         if len(wanted) and (wanted.min() < 0 or wanted.max() >= len(self)):
             raise IndexError(f"the store has comparisons 0 to {len(self) - 1}")
+        wanted = self._records[wanted]
         shards = np.searchsorted(self._first, wanted, side="right") - 1
         found: list[StoredTree | None] = [None] * len(wanted)
         for shard in np.unique(shards).tolist():
             at = np.flatnonzero(shards == shard)
-            path = self.directory / self.meta["shards"][shard]["file"]
             try:
-                records = self._reader(shard, path).read((wanted[at] - self._first[shard]).tolist())
+                with self._lock:
+                    reader = self._reader(shard)
+                records = reader.read((wanted[at] - self._first[shard]).tolist())
                 for position, record in zip(at.tolist(), records, strict=True):
                     found[position] = decode(record)
             except (RuntimeError, ValueError) as error:
-                raise _damaged(path, str(error)) from error
+                with self._lock:  # a reader that found its file missing or cut short stays so
+                    self._reader.cache_clear()
+                place = remote.join(self.directory, self.meta["shards"][shard]["file"])
+                if remote.is_remote(place):
+                    raise UserError(
+                        f"{place}: cannot be read ({error}); check the network and your credentials, or fetch it again"
+                    ) from error
+                raise damaged(place, str(error)) from error
         return found  # type: ignore[return-value]
 
     def verify(self) -> None:
-        """Reads every file. Raises UserError naming the first whose checksum is wrong."""
-        for facts in [*self.meta["shards"], self.meta["index"]]:
-            _check_sum(self.directory, facts)
+        """Reads every file of a local store. Raises UserError naming the first whose checksum is wrong."""
+        if remote.is_remote(self.directory):
+            raise UserError(f"{self.directory}: only a local store can be verified; copy it to this machine")
+        for facts in [*self.meta["shards"], *self.meta["index"]]:
+            remote.check_sizes(self.directory, {facts["file"]: facts["bytes"]})
+            _check_sum(Path(self.directory, facts["file"]), facts)
 
-    def _reader(self, shard: int, path: Path) -> ArrayRecordReader:
-        with self._lock:
-            if shard not in self._readers:
-                self._readers[shard] = ArrayRecordReader(str(path), READ)
-            return self._readers[shard]
+    def _open_shard(self, shard: int) -> ArrayRecordReader:
+        return ArrayRecordReader(remote.join(self.directory, self.meta["shards"][shard]["file"]), READ)
 
 
-def _facts(path: Path) -> dict[str, Any]:
+def facts_of(path: Path) -> dict[str, Any]:
     """Name, size and checksum of a file, as store.json keeps them."""
     return {"file": path.name, "bytes": path.stat().st_size, "crc32": _crc32(path)}
 
@@ -398,10 +172,11 @@ def _crc32(path: Path) -> int:
     return crc
 
 
-def _check_sum(directory: Path, facts: dict[str, Any]) -> None:
-    if _crc32(directory / facts["file"]) != facts["crc32"]:
-        raise _damaged(directory / facts["file"], "its checksum is wrong")
+def _check_sum(path: Path, facts: Mapping[str, Any]) -> None:
+    if _crc32(path) != facts["crc32"]:
+        raise damaged(str(path), "its checksum is wrong")
 
 
-def _damaged(path: Path, how: str) -> UserError:
-    return UserError(f"{path}: is damaged ({how}); prepare the store again, or fetch it again")
+def damaged(place: str, how: str) -> UserError:
+    """The error of a file that is not what was written."""
+    return UserError(f"{place}: is damaged ({how}); prepare the store again, or fetch it again")

@@ -18,6 +18,7 @@ from skyrm_jax.data.store import Store
 from skyrm_jax.errors import UserError, run_command
 from skyrm_jax.eval.heldout import decided
 from skyrm_jax.forms import FORMS
+from skyrm_jax.prepare.split import content_hash
 
 Encode = Callable[[str], Sequence[int]]
 
@@ -104,10 +105,15 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--form", default="auto", help=f"shape of the records: auto, {', '.join(FORMS)}")
     args = parser.parse_args(argv)
     store = Store.open(args.store)
-    held = {stored.id for stored in store.read(np.flatnonzero(store.index.heldout))}
+    held = {stored.id for stored in store.read(store.index.held_out)}
     train: list[Comparison] = []
     held_out: list[Comparison] = []
+    seen: set[bytes] = set()
     for comparison in read_comparisons(args.files, args.form, True, Quarantine()):
+        content = content_hash(comparison)
+        if content in seen:  # the store passed over it too
+            continue
+        seen.add(content)
         (held_out if comparison.id in held else train).append(comparison)
     if len(held_out) != len(held):
         raise UserError(

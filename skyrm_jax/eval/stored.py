@@ -31,13 +31,13 @@ class HeldOut:
     def read(cls, directory: str | os.PathLike[str]) -> "HeldOut":
         """Raises UserError if there is no store, or nothing in it is held out."""
         store = Store.open(directory)
-        ids = np.flatnonzero(store.index.heldout)
+        ids = store.index.held_out.astype(np.int64)
         if not len(ids):
             raise UserError(f"{directory}: the store holds no comparison out: prepare it with held_out above 0")
         stored = store.read(ids)
         comparisons = [
             Comparison((), ((),) * len(s.tree.leaf), s.preferences, s.id, store.sources[source], s.category)
-            for s, source in zip(stored, store.index.source[ids].tolist(), strict=True)
+            for s, source in zip(stored, store.index.source(ids).tolist(), strict=True)
         ]
         return cls(store, comparisons, [s.tree for s in stored])
 

@@ -117,10 +117,17 @@ class Architecture:
 
     def parameter_count(self) -> int:
         """Parameters of the reward model: no lm_head, with the score head."""
-        attention = 2 * self.hidden * self.head_dim * (self.heads + self.kv_heads)
         norms = 2 * self.hidden + (2 * self.head_dim if self.qk_norm else 0)
-        layer = attention + norms + 3 * self.hidden * self.mlp
+        layer = self.layer_matrices() + norms
         return self.vocab_size * self.hidden + self.layers * layer + 2 * self.hidden
+
+    def layer_matrices(self) -> int:
+        """Parameters of the matrices of one layer: a token costs two operations for each."""
+        return 2 * self.hidden * self.head_dim * (self.heads + self.kv_heads) + 3 * self.hidden * self.mlp
+
+    def token_cost(self) -> int:
+        """What a token costs in matrix products, in units of what a visible (query, key) pair costs in attention."""
+        return 2 * self.layer_matrices() // (4 * self.heads * self.head_dim)
 
     def tensor_count(self) -> int:
         """Tensors in the Hugging Face file of this reward model."""

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from skyrm_jax import checkpoint
 from skyrm_jax.config import TrainConfig
-from skyrm_jax.data.pipeline import Packer, StepBatch, row_shape, train_batches
+from skyrm_jax.data.pipeline import Packer, StepBatch, row_shapes, train_batches
 from skyrm_jax.errors import UserError
 from skyrm_jax.mesh import make_mesh, my_rows, replicated, row_shards, to_device
 from skyrm_jax.models.architecture import Architecture
@@ -63,11 +63,7 @@ def run(config: TrainConfig, console: Console | None = None) -> Result:
     console = console or Console(stderr=True)
     out = Path(config.run.out)
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.model)
-    rows = config.data.rows or row_shards(mesh)
-    if rows % row_shards(mesh):
-        raise UserError(
-            f"data.rows ({config.data.rows}) must be a multiple of the mesh's data * fsdp ({row_shards(mesh)})"
-        )
+    shards = row_shards(mesh)
 
     begin = setup.start(config)
     architecture = begin.architecture
@@ -88,16 +84,17 @@ def run(config: TrainConfig, console: Console | None = None) -> Result:
 
     with jax.set_mesh(mesh):
         index = store.index
-        training = np.flatnonzero(~index.heldout)
         schedule = Schedule(
-            training, index.weight[training], config.optimizer.batch, config.run.epochs, config.run.seed
+            setup.pools(store, config.data.mixture), config.optimizer.batch, config.run.epochs, config.run.seed
         )
         steps = min(schedule.steps, config.run.steps or schedule.steps)
         optimizer = make_optimizer(config.optimizer, architecture, steps)
         programs = step_programs(architecture, config.model, optimizer, mesh)
-        shape = row_shape(index, np.arange(len(index.tokens)), rows, config.data.row_tokens)
-        packer = Packer(store, shape, my_rows(mesh, shape.rows), architecture.pad_token_id or 0)
-        held_out = np.flatnonzero(index.heldout)
+        lengths, rows = config.data.micro_batches(shards, store.meta["totals"])
+        shapes = row_shapes(store.meta["sources"], lengths, rows)
+        mine = {shape: my_rows(mesh, shape.rows) for shape in shapes}
+        packer = Packer(store, shapes, mine, shards, architecture.pad_token_id or 0, architecture.token_cost())
+        held_out = index.held_out.astype(np.int64)
         rate = learning_rate(config.optimizer, steps)
         dtypes = dict.fromkeys(parameter_table(architecture), "float32")
 
@@ -214,7 +211,7 @@ def evaluate(
         )
         loss += float(value)
         sums = {name: sums[name] + metrics[name] for name in sums}
-    figures = {"loss": loss / float(packer.store.index.weight[ids].sum()), **averages(sums)}
+    figures = {"loss": loss / (float(packer.store.index[ids]["weight"].sum(dtype=np.float64)) or 1.0), **averages(sums)}
     return {f"held_out_{name}": figures[name] for name in ("loss", "accuracy", "margin", "pairs", "correct", "ties")}
 
 

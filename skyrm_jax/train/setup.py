@@ -12,11 +12,13 @@ from skyrm_jax import checkpoint
 from skyrm_jax.chat import Chat
 from skyrm_jax.config import TrainConfig
 from skyrm_jax.convert.hf import read_architecture, read_json, resolve
+from skyrm_jax.data import remote
 from skyrm_jax.data.store import Store
 from skyrm_jax.errors import UserError
 from skyrm_jax.models.architecture import COMPUTED, Architecture
 from skyrm_jax.models.parameters import Params, initialise, shardings
 from skyrm_jax.prepare import PrepareOptions, prepare
+from skyrm_jax.schedule import CYCLE, Pool, mixture
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ def open_store(config: TrainConfig, begin: Start, console: Console) -> Store:
             conversations, than this run uses.
     """
     path = config.store
-    if not (path / "store.json").exists() and config.data.sources:
+    if config.data.sources and not remote.is_remote(path) and not Path(path, "store.json").exists():
         prepare(prepare_options(config, begin), console)
     store = Store.open(path)
     store.require(
@@ -118,12 +120,26 @@ def open_store(config: TrainConfig, begin: Start, console: Console) -> Store:
         "run",
         "prepare it again for this model (remove the folder, or choose another data.store)",
     )
-    if int(store.index.longest.max(initial=0)) > config.data.row_tokens:
-        raise UserError(
-            f"{path} holds a conversation of {store.index.longest.max()} tokens; "
-            f"data.row_tokens is {config.data.row_tokens}; raise it"
-        )
+    longest, row = store.meta["totals"]["most_longest"], max(config.data.row_lengths)
+    if longest > row:
+        raise UserError(f"{path} holds a conversation of {longest} tokens; data.row_tokens is {row}; raise it")
     return store
+
+
+def pools(store: Store, weights: dict[str, float] | None) -> tuple[Pool, ...]:
+    """What the schedule draws from: all training comparisons alike, or a mixture of the sources by weight.
+
+    Raises UserError for a weight of something that is not a source of the store.
+    """
+    if not weights:
+        return (Pool(store.index.training(), CYCLE),)
+    unknown = sorted(set(weights) - set(store.sources))
+    if unknown:
+        raise UserError(
+            f"data.mixture names {unknown[0]}, which is not a source of the store: {', '.join(store.sources)}"
+        )
+    given = [weights.get(name, 0.0) for name in store.sources]
+    return mixture([store.index.training(number) for number in range(len(given))], given)
 
 
 def prepare_options(config: TrainConfig, begin: Start) -> PrepareOptions:
@@ -131,7 +147,7 @@ def prepare_options(config: TrainConfig, begin: Start) -> PrepareOptions:
     d = config.data
     return PrepareOptions(
         sources=d.sources,
-        out=str(config.store),
+        out=config.store,
         tokenizer=begin.tokenizer,
         root=d.root,
         form=d.form,
@@ -139,6 +155,7 @@ def prepare_options(config: TrainConfig, begin: Start) -> PrepareOptions:
         template=d.template,
         max_tokens=d.max_tokens,
         over_long=d.over_long,
+        empty=d.empty,
         held_out=d.held_out,
         seed=config.run.seed,
         max_bad_share=d.max_bad_share,

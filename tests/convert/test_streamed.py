@@ -19,7 +19,6 @@ from hypothesis import strategies as st
 from skyrm_jax import checkpoint
 from skyrm_jax.convert import streamed, weights
 from skyrm_jax.convert.cli import main
-from skyrm_jax.convert.folders import made_whole
 from skyrm_jax.convert.hf import HfWeights, read_hf
 from skyrm_jax.convert.hf_export import write_hf
 from skyrm_jax.convert.names import hf_tensors
@@ -28,6 +27,7 @@ from skyrm_jax.convert.stored import StoredWeights
 from skyrm_jax.convert.streamed import chunk_shape, write_checkpoint
 from skyrm_jax.convert.weights import MemoryWeights, check_finite, in_memory
 from skyrm_jax.errors import UserError
+from skyrm_jax.folders import made_whole
 from skyrm_jax.models.architecture import Architecture, Rope
 from skyrm_jax.models.parameters import Params, flattened, map_table, parameter_table
 

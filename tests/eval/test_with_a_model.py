@@ -84,7 +84,7 @@ def test_eval_of_text_and_of_its_store_agree(place: Path, rewards: list[np.ndarr
         training=False,
     )  # fmt: skip
     store = prepare(options)
-    held_out = np.flatnonzero(store.index.heldout).tolist()
+    held_out = store.index.held_out.tolist()
     assert 0 < len(held_out) < 13
     lines = (place / "data.jsonl").read_text().splitlines()
     (place / "half.jsonl").write_text("".join(lines[i] + "\n" for i in held_out))

@@ -11,7 +11,8 @@ from skyrm_jax.chat import build_tree
 from skyrm_jax.models.architecture import Architecture, Rope
 from skyrm_jax.models.parameters import Params, initialise
 from skyrm_jax.models.reward import RewardModel
-from skyrm_jax.packing import Piece, RowShape, assemble, leaf_slots, pack
+from skyrm_jax.packing import Pieces, RowShape, pack
+from skyrm_jax.rows import assemble, leaf_slots
 
 QWEN = Architecture("qwen3", 100, 32, 48, 2, 4, 2, 16, True, 1e-6, Rope("default", 1e4), 512, 0, initializer_range=0.2)
 LLAMA = Architecture(
@@ -83,10 +84,10 @@ def packed(
     trees = [build_tree(s, 0) for s in sequences]
     row = row or max(len(t.tokens) for t in trees)
     shape = RowShape(rows, row, 16, 1)
-    pieces = [Piece(i, len(t.tokens), range(len(t.reward_index)), 0) for i, t in enumerate(trees)]
-    (plan,) = pack(pieces, shape)
-    batch = assemble(plan, pieces, {i: (t, ()) for i, t in enumerate(trees)}, shape, range(rows)).arrays()
-    return batch, leaf_slots(plan, pieces, shape), trees
+    pieces = Pieces.of(trees, [0] * len(trees), row)
+    (plan,) = pack(pieces, [shape])
+    batch = assemble(plan, pieces, {i: (t, ()) for i, t in enumerate(trees)}, range(rows)).arrays()
+    return batch, leaf_slots(plan, pieces), trees
 
 
 @pytest.mark.parametrize("architecture", [QWEN, LLAMA], ids=lambda a: a.model_type)

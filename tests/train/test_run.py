@@ -15,10 +15,12 @@ import yaml
 
 from skyrm_jax import checkpoint
 from skyrm_jax.config import TrainConfig
+from skyrm_jax.data.store import Store
 from skyrm_jax.errors import UserError
 from skyrm_jax.models.parameters import flattened
+from skyrm_jax.schedule import Schedule
 from skyrm_jax.scorer import Scorer
-from skyrm_jax.train import run
+from skyrm_jax.train import run, setup
 
 
 def metrics(out: str | Path) -> list[dict]:
@@ -48,6 +50,28 @@ def test_a_run_starts_at_ln_2_learns_and_can_be_scored(config: TrainConfig) -> N
     assert (Path(config.run.out) / "training.png").stat().st_size > 10_000
     scorer = Scorer.load(config.run.out, max_tokens=64, dtype="float32")
     assert scorer.loaded.meta["step"] == 40 and scorer.loaded.meta["template_hash"] == scorer.chat.template_hash
+
+
+def test_mixtures_rows_of_two_lengths_and_worker_processes(config: TrainConfig, tmp_path: Path, material: Path) -> None:
+    lines = (material / "data.jsonl").read_text().splitlines(keepends=True)
+    for name, part in (("a.jsonl", lines[:40]), ("b.jsonl", lines[40:])):
+        (tmp_path / name).write_text("".join(part))
+    data = replace(
+        config.data, root=str(tmp_path), sources=["a.jsonl", "b.jsonl"], mixture={"a.jsonl": 1, "b.jsonl": 3}
+    )
+    ran = []
+    for name, tokens, workers in [("many", [128, 64], 2), ("one", 512, 0)]:
+        out = replace(config.run, out=str(tmp_path / name), steps=3, checkpoint_every=0, evaluate_every=0)
+        run(replace(config, data=replace(data, row_tokens=tokens, workers=workers), run=out))
+        ran.append(metrics(tmp_path / name))
+    for many, one in zip(*ran, strict=True):
+        assert many["loss"] == pytest.approx(one["loss"], abs=2e-5) and many["pairs"] == one["pairs"]
+        assert many["row_fill"] >= one["row_fill"] and many["micro_batches"] > one["micro_batches"]
+    store = Store.open(tmp_path / "many" / "store")
+    drawn = np.concatenate([Schedule(setup.pools(store, data.mixture), 10, 2, 0).ids_of(step) for step in range(10)])
+    assert 0.5 < (store.index.source(drawn) == 1).mean() < 0.95
+    with pytest.raises(UserError, match=r"data.mixture names c.jsonl, which is not a source of the store: a.jsonl, b"):
+        setup.pools(store, {"c.jsonl": 1.0})
 
 
 def test_accumulation_does_not_change_the_step(config: TrainConfig, tmp_path: Path) -> None:

@@ -14,12 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from skyrm_jax import prepare as prepare_module
 from skyrm_jax.chat import Chat
 from skyrm_jax.comparison import Comparison
 from skyrm_jax.data.store import Store
 from skyrm_jax.errors import UserError, run_command
-from skyrm_jax.prepare import PrepareOptions, main, parse_options, prepare, prompt_hash, split
+from skyrm_jax.prepare import PrepareOptions, prepare, shard
+from skyrm_jax.prepare.__main__ import main
+from skyrm_jax.prepare.options import parse_options
+from skyrm_jax.prepare.split import prompt_hash, split
 
 
 def record(i: int, prompt: str | None = None, good: str = "good", bad: str = "bad") -> dict[str, Any]:
@@ -57,7 +59,7 @@ def test_every_record_is_accounted_for(tmp_path: Path, run: Run) -> None:
     assert store.meta["counts"] == {
         a: {
             "bad: record: is not valid JSON": 1,
-            "bad: responses: identical responses, one preferred to the other": 1,
+            "identical responses, dropped": 1,
             "kept": 2,
             "over-long, dropped": 1,
             "read": 6,
@@ -67,8 +69,8 @@ def test_every_record_is_accounted_for(tmp_path: Path, run: Run) -> None:
     }
     assert [stored.id for stored in store.read(range(4))] == ["r0", "r3", "r4", "r5"]
     assert store.sources == [a, b]
-    assert store.index.source.tolist() == [0, 0, 1, 1]
-    lines = [json.loads(line) for line in (store.directory / "quarantine.jsonl").read_text().splitlines()]
+    assert store.index.source(np.arange(4)).tolist() == [0, 0, 1, 1]
+    lines = [json.loads(line) for line in (Path(store.directory, "quarantine.jsonl")).read_text().splitlines()]
     assert sorted((Path(e["file"]).name, e["line"]) for e in lines) == [("a.jsonl", 2), ("a.jsonl", 3), ("a.jsonl", 5)]
     for text in (
         "a.jsonl",
@@ -107,7 +109,7 @@ def test_truncated_comparisons_are_counted(tmp_path: Path, run: Run) -> None:
     source = write(tmp_path / "a.jsonl", [record(0), record(1, prompt="x" * 200), record(2, good="y" * 200)])
     store, printed = run([source], max_tokens=100, over_long="truncate_left")
     assert store.meta["counts"][source] == {"kept": 2, "over-long, dropped": 1, "read": 3, "truncated": 1}
-    assert store.index.longest.tolist()[1] == 100
+    assert store.index.column("longest").tolist()[1] == 100
     assert store[1].tree.truncated > 100
     assert "of these truncated" in printed
 
@@ -121,38 +123,56 @@ def test_responses_made_equal_by_truncation_or_template_teach_nothing(tmp_path: 
     source = write(tmp_path / "b.jsonl", [record(0, good="same", bad="same "), record(1)])
     options = {"template": str(tmp_path / "trim.jinja"), "max_bad_share": 0.5, "overwrite": True}
     store, _ = run([source], **options)
-    assert store.meta["counts"][source]["bad: responses: identical responses, one preferred to the other"] == 1
+    assert store.meta["counts"][source]["identical responses, dropped"] == 1
     assert len(store) == 1
     assert len(run([source], training=False, **options)[0]) == 2
+
+
+def test_empty_responses_are_dropped_unless_wanted(tmp_path: Path, run: Run) -> None:
+    source = write(tmp_path / "a.jsonl", [record(0, bad=""), record(1), record(2, good=" \n")])
+    store, _ = run([source], max_bad_share=0)
+    assert store.meta["counts"][source] == {"empty response, dropped": 2, "kept": 1, "read": 3}
+    lines = [json.loads(line) for line in Path(store.directory, "quarantine.jsonl").read_text().splitlines()]
+    assert [(e["line"], e["reason"], e["detail"]) for e in lines] == [
+        (1, "is empty", "response 1"), (3, "is empty", "response 0"),
+    ]  # fmt: skip
+    assert len(run([source], empty="keep", overwrite=True)[0]) == 3
+    assert len(run([source], training=False, overwrite=True)[0]) == 3
+
+
+def test_more_preferences_than_can_be_stored_are_put_aside(tmp_path: Path, run: Run) -> None:
+    scored = {"prompt": "q", "responses": [str(i) for i in range(400)], "scores": list(range(400))}
+    store, _ = run([write(tmp_path / "a.jsonl", [record(0), scored])], max_bad_share=0.5)
+    assert len(store) == 1 and "bad: preferences: are too many" in store.meta["counts"][str(tmp_path / "a.jsonl")]
 
 
 def test_without_training_ties_and_identical_responses_are_kept(tmp_path: Path, run: Run) -> None:
     tie = {"instruction": "i", "output_1": "a", "output_2": "b", "preference": 1.5}
     store, _ = run([write(tmp_path / "a.jsonl", [record(0, good="bad"), tie])], training=False)
-    assert store.index.pairs.tolist() == [1, 0]
-    assert store.index.leaves.tolist() == [1, 2]
-    assert store.index.weight.tolist() == [1.0, 0.0]
+    assert store.index.column("pairs").tolist() == [1, 0]
+    assert store.index.column("leaves").tolist() == [1, 2]
+    assert store.index.column("weight").tolist() == [1.0, 0.0]
 
 
 def test_the_same_records_and_options_give_the_same_bytes(tmp_path: Path, run: Run) -> None:
-    source = write(tmp_path / "a.jsonl", [record(i % 7) for i in range(30)] + ["{"])
+    source = write(tmp_path / "a.jsonl", [record(i) for i in range(30)] + ["{"])
     one, _ = run([source], out=str(tmp_path / "one"), held_out=0.3)
     two, _ = run([source], out=str(tmp_path / "two"), held_out=0.3)
-    names = [p.name for p in one.directory.iterdir()]
-    assert len(names) == 4
+    names = [p.name for p in Path(one.directory).iterdir()]
+    assert len(names) == 7
     for name in names:
-        assert (one.directory / name).read_bytes() == (two.directory / name).read_bytes(), name
+        assert (Path(one.directory) / name).read_bytes() == (Path(two.directory) / name).read_bytes(), name
 
 
 def test_batches_leave_no_trace(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     source = write(tmp_path / "a.jsonl", [record(i) for i in range(20)])
     one, _ = run([source], out=str(tmp_path / "one"))
-    monkeypatch.setattr(prepare_module, "BATCH", 3)
+    monkeypatch.setattr(shard, "BATCH", 3)
     assert one.fingerprint == run([source], out=str(tmp_path / "two"))[0].fingerprint
 
 
 def held_out_ids(store: Store) -> set[str]:
-    return {stored.id for stored in store.read(np.flatnonzero(store.index.heldout))}
+    return {stored.id for stored in store.read(store.index.held_out)}
 
 
 def test_the_split_is_by_prompt_and_does_not_depend_on_the_order_of_files(tmp_path: Path, run: Run) -> None:
@@ -172,8 +192,12 @@ def test_the_split_is_by_prompt_and_does_not_depend_on_the_order_of_files(tmp_pa
 def test_split_takes_whole_prompts_and_no_more_than_asked_for(prompts: list[int], data: st.DataObject) -> None:
     hashes = np.array([prompt_hash(Comparison.of(str(p), ["a"]), 0) for p in prompts], np.uint64)
     wanted = data.draw(st.integers(0, len(prompts) - 1))
-    taken = split(hashes, wanted)
     sizes = {p: prompts.count(p) for p in prompts}
+    if wanted and min(sizes.values()) > wanted:
+        with pytest.raises(UserError, match="every prompt has more"):
+            split(hashes, wanted)
+        return
+    taken = split(hashes, wanted)
     assert all(len(set(taken[hashes == h].tolist())) == 1 for h in hashes)
     assert taken.sum() <= wanted
     # What is missing is too little for any prompt that is left.
@@ -204,7 +228,7 @@ def test_after_too_many_bad_records_the_quarantine_can_be_read(tmp_path: Path, r
     source = write(tmp_path / "a.jsonl", [record(0), "{", "{"])
     with pytest.raises(UserError, match="max_bad_share") as caught:
         run([source])
-    file = tmp_path / "store.partial" / "quarantine.jsonl"
+    file = tmp_path / ".store.partial" / "quarantine.jsonl"
     assert str(file) in str(caught.value)
     assert len(file.read_text().splitlines()) == 2
     assert not (tmp_path / "store").exists()
@@ -234,12 +258,14 @@ def test_nothing_left_is_an_error(tmp_path: Path, run: Run) -> None:
         ({"max_tokens": 1}, "max_tokens must be at least 2: 1"),
         ({"held_out": -1}, "held_out must not be negative"),
         ({"held_out": 1.5}, "held_out must be whole"),
+        ({"seed": -1}, "seed must not be negative"),
+        ({"out": "gs://bucket/store"}, "out must be a local folder"),
         ({"max_bad_share": 2}, "max_bad_share must be a share"),
     ],
 )
 def test_impossible_options_are_named(options: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        PrepareOptions(["a"], "out", "tokenizer", **options)
+        PrepareOptions(**({"sources": ["a"], "out": "out", "tokenizer": "tokenizer"} | options))
 
 
 def test_a_file_named_twice_is_refused(tmp_path: Path, run: Run) -> None:
@@ -257,7 +283,7 @@ def test_the_command_reads_yaml_and_overrides(tmp_path: Path, byte_tokenizer: Pa
     main(arguments)
     assert "What became of every record" in capsys.readouterr().out
     store = Store.open(tmp_path / "store")
-    assert (len(store), int(store.index.heldout.sum()), store.sources) == (10, 3, ["a.jsonl"])
+    assert (len(store), len(store.index.held_out), store.sources) == (10, 3, ["a.jsonl"])
     assert str(tmp_path) not in json.dumps(store.meta["counts"])
     options = parse_options(["b.jsonl", "c.jsonl", "--tokenizer", "t", "--out", "o", "--pad_token_id", "null"])
     assert (options.sources, options.pad_token_id) == (["b.jsonl", "c.jsonl"], None)
@@ -286,17 +312,17 @@ def test_a_user_error_is_one_line_and_exit_code_2(
 
 def test_real_hh_rlhf(shared: Path, run: Run) -> None:
     source = "data/preferences/hh-rlhf/harmless-base_test.jsonl.gz"
-    store, _ = run([source], root=str(shared), tokenizer=str(shared / "tokenizers/qwen3"), held_out=400)
+    store, _ = run([source], root=str(shared), tokenizer=str(shared / "tokenizers/qwen3"), held_out=400, empty="keep")
     assert store.meta["counts"] == {source: {"kept": 2312, "read": 2312}}
-    assert int(store.index.heldout.sum()) == 400
-    assert int(store.index.conversation_tokens.sum()) == 796351
+    assert len(store.index.held_out) == 400
+    assert store.meta["totals"]["unshared"] == 796351
     with gzip.open(shared / source, "rt") as lines:
         opened = [json.loads(line)["chosen"].split("\n\nAssistant:")[0] for line in lines]
     held_out, training = (
-        {opened[i] for i in np.flatnonzero(side)} for side in (store.index.heldout, ~store.index.heldout)
+        {opened[i] for i in np.flatnonzero(side)} for side in (store.index.is_held_out, ~store.index.is_held_out)
     )
     assert not held_out & training
-    assert 1.5 < store.index.conversation_tokens.sum() / store.index.tokens.sum() < 1.6
+    assert 1.5 < store.meta["totals"]["unshared"] / store.meta["totals"]["tokens"] < 1.6
 
 
 def test_real_alpaca_eval(shared: Path, run: Run) -> None:
@@ -305,13 +331,13 @@ def test_real_alpaca_eval(shared: Path, run: Run) -> None:
     store, _ = run(sources, root=str(shared / "data/preferences/alpaca_eval"), held_out=0.2, **tokenizer)
     assert store.meta["counts"] == {
         sources[0]: {"kept": 803, "read": 805, "undecided (tie or no label)": 2},
-        sources[1]: {"kept": 777, "read": 805, "undecided (tie or no label)": 28},
+        sources[1]: {"empty response, dropped": 2, "kept": 775, "read": 805, "undecided (tie or no label)": 28},
     }
-    assert int(store.index.heldout.sum()) == 316
+    assert len(store.index.held_out) == 316
     assert {stored.category for stored in store.read(range(len(store)))} == {"claude-2.1", "phi-2"}
     # The same prompts are judged for both models, in the same order: none is on both sides.
     held_out, training = (
         {int(stored.id.split(":")[1]) for stored in store.read(np.flatnonzero(side))}
-        for side in (store.index.heldout, ~store.index.heldout)
+        for side in (store.index.is_held_out, ~store.index.is_held_out)
     )
     assert not held_out & training

@@ -27,21 +27,35 @@ def made_whole(folder: Path) -> Iterator[Path]:
     """
     require_vacant(folder)
     folder = folder.absolute()
-    partial, lock = folder.parent / f".{folder.name}.partial", folder.parent / f".{folder.name}.lock"
+    partial = folder.parent / f".{folder.name}.partial"
+    with locked(folder):
+        shutil.rmtree(partial, ignore_errors=True)
+        try:
+            partial.mkdir()
+            yield partial
+            os.replace(partial, folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """For the time of the block no other process may make `folder`, whose parents are made.
+
+    Raises:
+        UserError: another one is making it, or the block cannot write.
+    """
+    lock = folder.parent / f".{folder.name}.lock"
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with lock.open("w") as locked:
+        with lock.open("w") as file:
             try:
-                fcntl.flock(locked, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise UserError(f"{folder} is being written by another process; wait for it, or stop it") from None
-            shutil.rmtree(partial, ignore_errors=True)
             try:
-                partial.mkdir()
-                yield partial
-                os.replace(partial, folder)
+                yield
             finally:
-                shutil.rmtree(partial, ignore_errors=True)
                 lock.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error}") from error

@@ -1,0 +1,149 @@
+"""A local stand-in for Google Cloud Storage: the folders under `root` are its buckets, for reading alone.
+
+It answers what array_record, tensorstore and gcsfs ask of the JSON API: an object's metadata, its bytes, a
+range of them, and a listing. No credentials, no versions, no checksums, no TLS. Faults are injected by setting
+the attributes of `FakeGcs`.
+"""
+
+import json
+import threading
+from dataclasses import dataclass
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import parse_qs, unquote, urlsplit
+
+
+@dataclass
+class Request:
+    """A request, and what was sent of the bytes it asked for before the client hung up."""
+
+    path: str
+    range: str
+    status: int = 0
+    sent: int = 0
+
+
+class FakeGcs:
+    """Serves `root` on a free port of this machine within a `with` block.
+
+    Attributes:
+        fail: how many of the next requests are answered with 503; -1 is every one.
+        cut: how many of the next downloads break off halfway.
+        requests: those so far.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.fail = self.cut = 0
+        self.requests: list[Request] = []
+        self._lock = threading.Lock()
+        self._server = _Server(("127.0.0.1", 0), type("Bound", (_Handler,), {"gcs": self}))
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables that lead each client here, and away from the credentials of the machine."""
+        return {
+            "CLOUD_STORAGE_EMULATOR_ENDPOINT": self.endpoint,  # array_record
+            "TENSORSTORE_GCS_HTTP_URL": self.endpoint,
+            "GOOGLE_AUTH_TOKEN_FOR_TESTING": "nobody",  # tensorstore
+            "STORAGE_EMULATOR_HOST": self.endpoint,  # gcsfs
+        }
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+
+    def take(self, fault: str) -> bool:
+        """Whether this request has the fault `fail` or `cut`, one fewer of which is left then."""
+        with self._lock:
+            left: int = getattr(self, fault)
+            setattr(self, fault, left - (left > 0))
+            return left != 0
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that hangs up in the middle of a body is no error: array_record does at every record."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    gcs: FakeGcs
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        url = urlsplit(self.path)
+        query = {name: values[0] for name, values in parse_qs(url.query).items()}
+        self.seen = Request(self.path, self.headers.get("Range", ""))
+        self.gcs.requests.append(self.seen)
+        _, api, rest = url.path.partition("/storage/v1/b/")
+        bucket, _, name = rest.partition("/o/")
+        path = self.gcs.root / bucket / unquote(name)
+        if self.gcs.take("fail"):
+            self._answer(HTTPStatus.SERVICE_UNAVAILABLE, b"{}")
+        elif api and rest.endswith("/o"):
+            self._answer_json(self._listing(rest.removesuffix("/o"), **query))
+        elif not api or not name or not path.is_file():
+            self._answer(HTTPStatus.NOT_FOUND, b'{"error": {"code": 404, "message": "No such object"}}')
+        elif query.get("alt") != "media":
+            self._answer_json(self._metadata(bucket, path))
+        else:
+            self._download(path)
+
+    def _metadata(self, bucket: str, path: Path) -> dict[str, str]:
+        name, size = str(path.relative_to(self.gcs.root / bucket)), path.stat().st_size
+        return {"kind": "storage#object", "bucket": bucket, "name": name, "size": str(size), "generation": "1"}
+
+    def _listing(self, bucket: str, prefix: str = "", delimiter: str = "", **_: str) -> dict[str, Any]:
+        files = [path for path in sorted((self.gcs.root / bucket).rglob("*")) if path.is_file()]
+        items = [facts for path in files if (facts := self._metadata(bucket, path))["name"].startswith(prefix)]
+        rests = {item["name"]: item["name"][len(prefix) :] for item in items}
+        inside = [item for item in items if not delimiter or delimiter not in rests[item["name"]]]
+        below = {prefix + r.split(delimiter)[0] + delimiter for r in rests.values() if delimiter and delimiter in r}
+        return {"kind": "storage#objects", "items": inside, "prefixes": sorted(below)}
+
+    def _download(self, path: Path) -> None:
+        body = path.read_bytes()
+        size, headers, status = len(body), {"x-goog-generation": "1", "ETag": '"1"'}, HTTPStatus.OK
+        if self.seen.range:
+            first, last = self.seen.range.removeprefix("bytes=").split("-")
+            start = int(first) if first else max(0, size - int(last))
+            if start >= size:
+                return self._answer(HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE, b"")
+            body = body[start : int(last) + 1 if first and last else size]
+            headers["Content-Range"] = f"bytes {start}-{start + len(body) - 1}/{size}"
+            status = HTTPStatus.PARTIAL_CONTENT
+        self._answer(status, body, headers)
+
+    def _answer_json(self, value: dict[str, Any]) -> None:
+        self._answer(HTTPStatus.OK, json.dumps(value).encode(), {"Content-Type": "application/json"})
+
+    def _answer(self, status: HTTPStatus, body: bytes, headers: dict[str, str] | None = None) -> None:
+        self.seen.status = status
+        self.send_response(status)
+        for name, value in {**(headers or {}), "Content-Length": str(len(body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if "alt=media" in self.path and status < 300 and self.gcs.take("cut"):
+            body, self.close_connection = body[: len(body) // 2], True
+        for block in (body[start : start + 65536] for start in range(0, len(body), 65536)):
+            self.wfile.write(block)
+            self.seen.sent += len(block)
