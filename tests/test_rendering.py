@@ -1,5 +1,6 @@
 """Templates render as transformers renders them, and see no more than it lets them see."""
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +43,14 @@ def both(tokenizer: Any, template: str, messages: list[dict[str, str]]) -> list[
 def test_published_templates_render_as_transformers_renders_them(
     name: str, shared: Path, messages: list[dict[str, str]]
 ) -> None:
-    tokenizer = TOKENIZERS.setdefault(name, AutoTokenizer.from_pretrained(shared / "tokenizers" / name))
+    tokenizer = loaded(shared / "tokenizers" / name)
     ours, theirs = both(tokenizer, tokenizer.chat_template, messages)
     assert ours == theirs
 
 
-TOKENIZERS: dict[str, Any] = {}
+@lru_cache
+def loaded(folder: Path) -> Any:
+    return AutoTokenizer.from_pretrained(folder)
 
 
 @pytest.mark.parametrize(

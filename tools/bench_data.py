@@ -50,7 +50,7 @@ from skyrm_jax.data.quarantine import Quarantine
 from skyrm_jax.data.readers import chunks
 from skyrm_jax.data.record import StoredTree
 from skyrm_jax.data.sources import read_comparisons
-from skyrm_jax.data.store import Store
+from skyrm_jax.data.store import Store, facts_of
 from skyrm_jax.data.writing import ShardWriter, finish
 from skyrm_jax.eval import judgebench
 from skyrm_jax.models.architecture import Architecture
@@ -348,7 +348,16 @@ def write_store(folder: Path, comparisons: int) -> Store:
             sides = [ids[:one], np.concatenate([ids[:prompt], ids[one:]])]
             writer.add(StoredTree(build_tree(sides, None), (Preference(0, 1),)))
     nothing = np.zeros(0, np.int64)
-    return finish(partial_folder, folder, [path], [writer.rows], [("random", comparisons)], nothing, nothing, {})
+    return finish(
+        partial_folder,
+        folder,
+        [facts_of(path) | {"records": comparisons}],
+        [writer.rows],
+        [("random", comparisons)],
+        nothing,
+        nothing,
+        {},
+    )
 
 
 def architecture(name: str) -> Architecture:

@@ -59,7 +59,7 @@ def make_index(folder: Path, comparisons: int) -> None:
         "format": FORMAT,
         "shards": [],
         "index": [facts_of(folder / file) for file in index.FILES],
-        "sources": [{"name": "synthetic", "comparisons": comparisons}],
+        "sources": [{"name": "synthetic", "comparisons": comparisons, **totals}],
         "totals": totals,
     }
     (folder / "store.json").write_text(json.dumps(meta))
