@@ -138,7 +138,7 @@ class RunConfig:
     Args:
         out: folder of checkpoints, metrics and plots.
         epochs: passes over the training comparisons.
-        steps: stop after this many steps; 0: when the epochs are done.
+        steps: stop after this many steps; 0: when the epochs are done. A finished run goes on if it is raised.
         seed: of the schedule, the held-out split and the fresh parameters.
         evaluate_every: steps between held-out evaluations; 0: only at the end.
         checkpoint_every: steps between checkpoints; 0: only at the end.

@@ -1,5 +1,6 @@
 """A training run, from config to checkpoint: read it top to bottom."""
 
+import math
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,7 +80,7 @@ def run(config: TrainConfig, console: Console | None = None) -> Result:
     if resumed is None:
         setup.keep_tokenizer(begin, config.data.template, out)
     else:
-        require_same_run(resumed.meta, facts, out)
+        require_same_run(resumed.meta, facts, out, resumed.step)
     start = 0 if resumed is None else resumed.step
 
     with jax.set_mesh(mesh):
@@ -246,8 +247,12 @@ def restore_state(
     return TrainState(restored["model"], restored["optimizer"])
 
 
-def require_same_run(before: dict[str, Any], now: dict[str, Any], out: Path) -> None:
-    """Refuses to resume a run on other data, or under a config that would have made it another run."""
+def require_same_run(before: dict[str, Any], now: dict[str, Any], out: Path, step: int) -> None:
+    """Refuses to resume a run on other data, or under a config that would have made it another run.
+
+    A run that has reached its `run.steps` may go on to a later step: with the comparisons that follow, at the
+    learning rates that the schedule has from there to the new end.
+    """
     if before["store"] != now["store"]:
         raise UserError(
             f"{out} was trained on another store than the one given; point data.store at the old one, "
@@ -256,6 +261,8 @@ def require_same_run(before: dict[str, Any], now: dict[str, Any], out: Path) -> 
     for section, values in before["config"].items():
         for name, value in values.items():
             key = f"{section}.{name}"
+            if key == "run.steps" and value == step and (now["config"]["run"]["steps"] or math.inf) > step:
+                continue
             if section != "mesh" and key not in FREE_TO_CHANGE and now["config"][section].get(name) != value:
                 raise UserError(
                     f"{out} holds a run with {key} = {value!r}, now it is {now['config'][section].get(name)!r}; "

@@ -121,6 +121,18 @@ def test_another_config_or_store_is_not_resumed(config: TrainConfig) -> None:
         run(replace(config, optimizer=changed, run=replace(config.run, steps=1)))
 
 
+def test_a_finished_run_may_be_trained_further(config: TrainConfig, tmp_path: Path) -> None:
+    def to(steps: int, out: str) -> list[tuple[int, float]]:
+        run(replace(config, run=replace(config.run, steps=steps, out=str(tmp_path / out))))
+        return [(r["step"], r["loss"]) for r in metrics(tmp_path / out)]
+
+    config = replace(config, optimizer=replace(config.optimizer, schedule="constant", warmup=0))
+    to(2, "twice")
+    assert to(4, "twice") == to(4, "once")
+    with pytest.raises(UserError, match=r"run.steps = 4, now it is 3"):
+        to(3, "twice")
+
+
 def test_refusals_name_the_key(config: TrainConfig, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="needs 7 devices"):
         run(replace(config, mesh=replace(config.mesh, fsdp=7)))
