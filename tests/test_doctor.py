@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from skyrm_jax.convert.hf_export import write_hf
 from skyrm_jax.convert.streamed import write_checkpoint
@@ -18,6 +19,7 @@ from skyrm_jax.doctor.cli import main
 from skyrm_jax.doctor.dialects import by_reader
 from skyrm_jax.models.architecture import Architecture, Rope
 from skyrm_jax.models.parameters import map_table
+from skyrm_jax.prepare import PrepareOptions, prepare
 
 LLAMA3 = Rope("llama3", 5e5, 8.0)
 
@@ -255,3 +257,23 @@ def test_a_config_that_transformers_misreads_shows_in_the_rewards(
     pairs = against.compare(patient, ["float32"])
     assert not all(pair.is_well for pair in pairs)
     assert against.findings(pairs)[0].status == "ill"
+
+
+def test_a_stores_damaged_files_are_named(
+    tmp_path: Path, byte_tokenizer: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "a.jsonl").write_text(
+        "".join(json.dumps({"prompt": f"q{i}", "chosen": "a", "rejected": "b"}) + "\n" for i in range(9))
+    )
+    options = PrepareOptions(["a.jsonl"], str(tmp_path / "store"), str(byte_tokenizer), str(tmp_path), held_out=2)
+    store = prepare(options, Console(file=io.StringIO()))
+    status, found = findings(tmp_path / "store", capsys)
+    assert status == 0 and found["comparisons"]["value"] == "9, of them 2 held out"
+    shard = tmp_path / "store" / store.meta["shards"][0]["file"]
+    data = bytearray(shard.read_bytes())
+    data[len(data) // 2] ^= 1
+    shard.write_bytes(data)
+    status, found = findings(tmp_path / "store", capsys)
+    assert status == 1 and f"{shard}: is damaged" in found["file"]["value"]
+    (tmp_path / "store" / "store.json").write_text("{}")
+    assert findings(tmp_path / "store", capsys)[0] == 1

@@ -15,7 +15,7 @@ import os
 import resource
 import threading
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -54,7 +54,7 @@ class Store:
 
     @classmethod
     def open(cls, directory: str | os.PathLike[str], check: bool = True) -> Self:
-        """Opens a store; `check` reads the index once and compares checksums, and the shards' sizes (`verify` reads them).
+        """Opens a store; `check` reads the index once and compares checksums, and the shards' sizes (`faults` reads them).
 
         Raises UserError, naming the file, if there is no store, it is of another version or damaged.
         """
@@ -147,13 +147,19 @@ class Store:
                 raise damaged(place, str(error)) from error
         return found  # type: ignore[return-value]
 
-    def verify(self) -> None:
-        """Reads every file of a local store. Raises UserError naming the first whose checksum is wrong."""
+    def faults(self) -> Iterator[str]:
+        """Reads every file of a local store; names each that is missing or whose size or checksum is wrong.
+
+        Raises UserError for a remote store.
+        """
         if remote.is_remote(self.directory):
             raise UserError(f"{self.directory}: only a local store can be verified; copy it to this machine")
         for facts in [*self.meta["shards"], *self.meta["index"]]:
-            remote.check_sizes(self.directory, {facts["file"]: facts["bytes"]})
-            _check_sum(Path(self.directory, facts["file"]), facts)
+            try:
+                remote.check_sizes(self.directory, {facts["file"]: facts["bytes"]})
+                _check_sum(Path(self.directory, facts["file"]), facts)
+            except UserError as error:
+                yield str(error)
 
     def _open_shard(self, shard: int) -> ArrayRecordReader:
         return ArrayRecordReader(remote.join(self.directory, self.meta["shards"][shard]["file"]), READ)

@@ -15,6 +15,7 @@ from rich.text import Text
 
 from skyrm_jax.doctor.checks import admit, examine, unopened
 from skyrm_jax.doctor.findings import Finding
+from skyrm_jax.doctor.stores import examine_store, is_store
 from skyrm_jax.errors import UserError
 from skyrm_jax.report.files import whole
 
@@ -28,10 +29,10 @@ def parser() -> argparse.ArgumentParser:
     """The options of the command."""
     p = argparse.ArgumentParser(
         prog="skyrm doctor",
-        description="Is this checkpoint read the same by this package, transformers 4 and transformers 5?",
+        description="Is this checkpoint read the same by this package, transformers 4 and transformers 5? Is this store whole?",
         epilog="Exit status: 0 if nothing is ill, 1 otherwise. Notes are what other programs may handle differently.",
     )
-    p.add_argument("checkpoint", help="our checkpoint, a Hugging Face folder or a Hub id")
+    p.add_argument("checkpoint", help="our checkpoint, a Hugging Face folder or a Hub id; or a prepared store")
     p.add_argument("--against", choices=["hf"], help="compare rewards with transformers (needs torch)")
     p.add_argument("--weights", action="store_true", help="read every tensor and look for NaN and infinities")
     p.add_argument("--json", type=Path, metavar="FILE", help="the findings as JSON; - for standard output")
@@ -41,21 +42,11 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> None:
     """Runs the command; leaves with status 1 if anything is ill."""
     args = parser().parse_args(arguments)
-    pairs = []
-    try:
-        patient = admit(args.checkpoint)
-    except UserError as error:
-        findings = unopened(args.checkpoint, error)
+    pairs: list[Pair] = []
+    if is_store(args.checkpoint):
+        findings = list(examine_store(args.checkpoint))
     else:
-        findings = list(examine(patient, args.weights))
-        if args.against:
-            from skyrm_jax.doctor import against
-
-            try:
-                pairs = against.compare(patient)
-                findings += against.findings(pairs)
-            except UserError as error:
-                findings.append(Finding("transformers", "ill", "rewards cannot be compared", str(error)))
+        findings, pairs = examine_checkpoint(args.checkpoint, args.weights, args.against is not None)
     record = {
         "checkpoint": args.checkpoint,
         "well": all(finding.status != "ill" for finding in findings),
@@ -74,6 +65,24 @@ def main(arguments: list[str] | None = None) -> None:
                 temporary.write_text(text, encoding="utf-8")
     if not record["well"]:
         sys.exit(1)
+
+
+def examine_checkpoint(source: str, all_weights: bool, against_hf: bool) -> "tuple[list[Finding], list[Pair]]":
+    """What is found of a checkpoint, and its rewards here and in transformers if they are asked for."""
+    try:
+        patient = admit(source)
+    except UserError as error:
+        return unopened(source, error), []
+    findings = list(examine(patient, all_weights))
+    if not against_hf:
+        return findings, []
+    from skyrm_jax.doctor import against
+
+    try:
+        pairs = against.compare(patient)
+    except UserError as error:
+        return [*findings, Finding("transformers", "ill", "rewards cannot be compared", str(error))], []
+    return findings + against.findings(pairs), pairs
 
 
 def show(console: Console, findings: Sequence[Finding]) -> None:

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import gcsfs
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fake_gcs import FakeGcs
 
 from skyrm_jax.data.files import HubDataset, SourceFile, expand
 from skyrm_jax.data.quarantine import Quarantine
@@ -69,6 +71,24 @@ def test_other_file_systems_are_read_alike() -> None:
         expand(["memory://files/none.jsonl"])
     with pytest.raises(UserError, match=r"nosuch://a: cannot be reached: ValueError: Protocol not known"):
         expand(["nosuch://a"])
+
+
+def test_gs_urls_are_read_by_gcsfs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "bucket" / "prefs").mkdir(parents=True)
+    for name in ("one.jsonl", "two.jsonl"):
+        (tmp_path / "bucket" / "prefs" / name).write_text(LINE * 3)
+    (tmp_path / "bucket" / "prefs" / "three.jsonl.gz").write_bytes(gzip.compress(LINE.encode()))
+    gcsfs.GCSFileSystem.clear_instance_cache()
+    with FakeGcs(tmp_path) as server:
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
+        names = [f"gs://bucket/prefs/{name}.jsonl" for name in ("one", "two")]
+        assert labels(["gs://bucket/prefs/*.jsonl"]) == names
+        found = list(read_comparisons(["gs://bucket/prefs"], "auto", True, Quarantine(None, 0)))
+        assert len(found) == 7
+        with pytest.raises(UserError, match=r"gs://bucket/prefs/none.jsonl: there is no such file"):
+            expand(["gs://bucket/prefs/none.jsonl"])
+    gcsfs.GCSFileSystem.clear_instance_cache()
 
 
 def test_what_names_nothing_is_refused(folder: Path) -> None:

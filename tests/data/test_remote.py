@@ -218,7 +218,7 @@ def test_a_store_is_read_where_it_lies(gcs: FakeGcs, tmp_path: Path) -> None:
     with multiprocessing.get_context("spawn").Pool(1) as pool:
         assert same(pool.apply(again.read, ([5],))[0], kept[5])
     with pytest.raises(UserError, match="only a local store can be verified"):
-        store.verify()
+        list(store.faults())
 
 
 def test_what_a_remote_store_lacks_is_named(gcs: FakeGcs) -> None:
