@@ -52,7 +52,7 @@ skyrm train --config "$config"
 say "evaluating on the held-out comparisons"
 skyrm eval --checkpoint "$run/model" --held-out "$run/model/store" --dtype float32 --max-tokens "$max_tokens" --out "$run/eval"
 echo "what rules without a model get on the same pairs:"
-python -m skyrm_jax.eval.baselines "$run/comparisons.jsonl" --store "$run/model/store" --tokenizer "$tokenizer"
+python -m skyrm_jax.eval.baselines "$run/comparisons.jsonl" --store "$run/model/store" --tokenizer "$tokenizer" | tee "$run/baselines.txt"
 
 say "exporting to Hugging Face form, loading the export and scoring with it"
 skyrm convert to-hf "$run/model" "$run/hf"
@@ -64,12 +64,14 @@ skyrm score "$run/example.jsonl" "$run/example.rewards.jsonl" --checkpoint "$run
 cat "$run/example.rewards.jsonl"
 
 say "done"
-python - "$run" <<'PY'
-import json, sys
-run = sys.argv[1]
+python - "$run" "$config" <<'PY'
+import json, re, sys
+run, config = sys.argv[1:]
 held_out = json.load(open(f"{run}/eval/results.json"))["results"]["held-out"]
 total = held_out["sections"]["Pair accuracy"]["All pairs"]
-curve = "  ".join(f"{n}: {value:.0f}" for n, value in zip(held_out["best_of_n"]["n"], held_out["best_of_n"]["reward"]))
+rewards = held_out["best_of_n"]["reward"]
+curve = "  ".join(f"{n}: {value:.0f}" for n, value in zip(held_out["best_of_n"]["n"], rewards))
+other = "tools/quickstart.sh" + (" --base smollm2" if run == "runs/quickstart" else "")
 print(f"""
 held-out accuracy   {total["value"]:.1f} % ({total["low"]:.1f} to {total["high"]:.1f}) of {total["total"]} pairs
 best of N, % right  {curve}
@@ -78,8 +80,16 @@ Hugging Face model  {run}/hf
 plots               {run}/model/training.png, {run}/eval/best_of_n.png
 
 What to try next:
-  . .venv/bin/activate && skyrm train --config configs/quickstart.yaml --run.out runs/other --optimizer.batch 32
-  change configs/quickstart.yaml and watch the plot: deeper, wider, noisier labels (--noise 0.2 in data.synthetic)
+  . .venv/bin/activate && skyrm train --config {config} --run.out runs/other --optimizer.batch 32
+  change {config} and watch the plot: deeper, wider, noisier labels (--noise 0.2 in data.synthetic)
   your own preferences: the same command with --data.sources '["mine.jsonl"]' --run.out runs/mine
-  a pretrained base: tools/quickstart.sh --base smollm2""")
+  {"a pretrained base" if run == "runs/quickstart" else "a small model from random weights"}: {other}""")
+baselines = [float(value) for value in re.findall(r"([\d.]+) %", open(f"{run}/baselines.txt").read())]
+expected = {
+    "held-out accuracy is at least 85 %": total["value"] >= 85,
+    "rules without a model stay under 65 %": len(baselines) == 2 and max(baselines) < 65,
+    "best of N rises": rewards[-1] > rewards[0] and all(b >= a - 2 for a, b in zip(rewards, rewards[1:])),
+}
+missed = [text for text, holds in expected.items() if not holds]
+sys.exit("error: expected, but not so here: " + "; ".join(missed) if missed else 0)
 PY
