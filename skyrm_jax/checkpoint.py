@@ -81,13 +81,20 @@ def copy_tokenizer(source: Path, directory: Path) -> None:
     partial = directory / "tokenizer.partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
-    for file in tokenizer_files(source):
-        shutil.copyfile(file, partial / file.name)
+    copy_tokenizer_files(source, partial)
     partial.rename(target)
 
 
+def copy_tokenizer_files(source: Path, target: Path) -> None:
+    """Copies the tokenizer of the model folder `source` into the folder `target`."""
+    for file in tokenizer_files(source):
+        copied = target / file.relative_to(source)
+        copied.parent.mkdir(exist_ok=True)
+        shutil.copyfile(file, copied)
+
+
 def tokenizer_files(folder: Path) -> list[Path]:
-    """The files of a model folder that make its tokenizer."""
+    """The files of a model folder, or of a folder in it, that make its tokenizer."""
     known = {
         "tokenizer.json",
         "tokenizer_config.json",
@@ -99,7 +106,8 @@ def tokenizer_files(folder: Path) -> list[Path]:
         "chat_template.jinja",
         "chat_template.json",
     }
-    return sorted(file for file in folder.iterdir() if file.name in known)
+    named = [file for file in folder.iterdir() if file.name in known]
+    return sorted([*named, *folder.glob("additional_chat_templates/*.jinja")])
 
 
 @dataclass(frozen=True)

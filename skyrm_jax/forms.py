@@ -1,12 +1,16 @@
 """The accepted shapes of records of data files, and how to tell them apart.
 
-Every form gives a `Comparison`. What a record says of its pairs beyond who won may stand beside the responses of any
-form with two sides: `p`, the probability that the chosen one is the better, `margin` and `weight`.
+Every form gives a `Comparison`. Beside the fields of any form may stand
+
+- `p`, the probability that the winner is the better one, `margin` and `weight`: of every pair of the record;
+- `system`: text that becomes the prompt's first turn, unless it already has this very one;
+- `history`: [[user, assistant], ...], the turns before a prompt that is a single user turn (LLaMA-Factory's Alpaca form).
 """
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from itertools import combinations
+from dataclasses import replace
+from itertools import combinations, product
 from typing import Any
 
 from skyrm_jax.comparison import NATIVE, Comparison, Message, Preference, messages, number, sequence, text
@@ -27,6 +31,7 @@ SIDES = (
 """Names of two responses that a label chooses from."""
 LABELS = ("label", "winner", "preference", "better")
 PROMPTS = ("prompt", "instruction", "question", "input")
+TIES = ("tie", "tie (bothbad)", "draw", "both", "neither", "none", "")
 
 
 def parse(record: Any, form: str = "auto") -> Comparison:
@@ -74,7 +79,10 @@ def detect(record: Record) -> str:
 
 def native(record: Record) -> Comparison:
     """K responses to a prompt, and one of: `preferences` [[winner, loser], ...], `chosen` index or indexes, `scores`
-    (more is better) or `ranks` (1 is best), one for each response; equal ones are ties."""
+    (more is better) or `ranks` (1 is best), one for each response; equal ones are ties.
+
+    A pair of `preferences` may also be an object: {"winner", "loser", "p", "margin", "weight"}.
+    """
     responses = sequence("responses", _field(record, "responses"))
     said = [name for name in ("preferences", "chosen", "scores", "ranks") if record.get(name) is not None]
     if len(said) > 1:
@@ -82,13 +90,19 @@ def native(record: Record) -> Comparison:
     preferences: Any = record.get("preferences")
     if said and said[0] in ("scores", "ranks"):
         preferences = _ranked(said[0], record[said[0]], len(responses))
-    return Comparison.of(
+    made = Comparison.of(
         _field(record, "prompt"),
         responses,
         None if preferences is None else sequence("preferences", preferences),
         record.get("chosen"),
         **_names(record),
     )
+    facts = _pair_facts(record)
+    for name in facts:
+        if any(isinstance(pair, Mapping) and pair.get(name) is not None for pair in preferences or ()):
+            raise RecordError(name, "stands beside a pair's own", "give it for the record or for its pairs")
+    pairs = tuple(replace(pair, **facts) for pair in made.preferences) if facts else made.preferences
+    return replace(made, prompt=_context(record, made.prompt), preferences=pairs)
 
 
 def chosen_rejected(record: Record) -> Comparison:
@@ -103,13 +117,12 @@ def chosen_rejected(record: Record) -> Comparison:
 def prompt_chosen_rejected(record: Record) -> Comparison:
     """{"prompt", "chosen", "rejected"}: answers, or whole conversations starting with the prompt; each side one or a
     list of several, every chosen one being preferred to every rejected one."""
-    prompt = _prompt(record)
-    sides = [[_answer(name, one, prompt) for one in _several(_field(record, name))] for name in ("chosen", "rejected")]
-    count = len(sides[0])
-    pairs = [(winner, count + loser) for winner in range(count) for loser in range(len(sides[1]))]
+    sides = [[(name, one) for one in _several(_field(record, name))] for name in ("chosen", "rejected")]
+    prompt, responses = _answers(_prompt(record), [(name, _response(name, one)) for name, one in sides[0] + sides[1]])
+    pairs = product(range(len(sides[0])), range(len(sides[0]), len(responses)))
     facts = _pair_facts(record)
     preferences = tuple(Preference(winner, loser, **facts) for winner, loser in pairs)
-    return Comparison(prompt, (*sides[0], *sides[1]), preferences, **_names(record))
+    return Comparison(prompt, responses, preferences, **_names(record))
 
 
 def hh_rlhf(record: Record) -> Comparison:
@@ -119,19 +132,21 @@ def hh_rlhf(record: Record) -> Comparison:
 
 def sharegpt(record: Record) -> Comparison:
     """{"conversations": [{"from", "value"}, ...], "chosen", "rejected"}: a dialogue and two continuations."""
-    prompt = _turns("conversations", sequence("conversations", _field(record, "conversations")))
-    system = record.get("system")
-    if system:
-        prompt = (Message("system", text("system", system)), *prompt)
-    responses = []
+    turns = _turns("conversations", sequence("conversations", _field(record, "conversations")))
+    sides = []
     for name in ("chosen", "rejected"):
         value = _field(record, name)
-        responses.append(_turns(name, value if isinstance(value, list | tuple) else [value]))
-    return Comparison(prompt, tuple(responses), (Preference(0, 1, **_pair_facts(record)),), **_names(record))
+        sides.append((name, _turns(name, value if isinstance(value, list | tuple) else [value])))
+    prompt, responses = _answers(_context(record, turns), sides)
+    return Comparison(prompt, responses, (Preference(0, 1, **_pair_facts(record)),), **_names(record))
 
 
 def two_sides(record: Record) -> Comparison:
-    """Two responses (see SIDES) and who won (see LABELS): 1 or 2, "A" or "B", "model_a", the name of the field, "tie"."""
+    """Two responses (see SIDES) and who won (see LABELS).
+
+    That is the name of the winner's field; "A" or "B", "model_a" or "model_b", "first" or "second"; "1" or "2", as numbers
+    only for fields that are numbered; for a tie null or one of TIES. Never 0: it is a tie to some and the first to others.
+    """
     sides = next((pair for pair in SIDES if all(record.get(name) is not None for name in pair)), None)
     if sides is None:
         raise RecordError("record", "has no two responses", f"name them, for example, {' and '.join(SIDES[0])}")
@@ -145,8 +160,9 @@ def two_sides(record: Record) -> Comparison:
         made = _split(one, other, record)
         prompt, responses = made.prompt, made.responses
     else:
-        responses = tuple(_answer(name, record[name], prompt) for name in sides)
-    preferences = () if winner is None else (Preference(winner, 1 - winner, **_pair_facts(record)),)
+        prompt, responses = _answers(prompt, [(name, _response(name, record[name])) for name in sides])
+    facts = _pair_facts(record)
+    preferences = () if winner is None else (Preference(winner, 1 - winner, **facts),)
     return Comparison(prompt, responses, preferences, **_names(record))
 
 
@@ -155,6 +171,9 @@ def pandalm(record: Record) -> Comparison:
 
     `p` is the winner's share of the votes that are no ties; as many votes for one as for the other are a tie.
     """
+    facts = _pair_facts(record)
+    if "p" in facts:
+        raise RecordError("p", "stands beside the annotators' votes", "give one of the two")
     votes = []
     for name in sorted(name for name in record if re.fullmatch(r"annotator\d+", name)):
         if record[name] not in (0, 1, 2) or isinstance(record[name], bool):
@@ -162,12 +181,13 @@ def pandalm(record: Record) -> Comparison:
         votes.append(record[name])
     first, second = votes.count(1), votes.count(2)
     winner = int(second > first)
-    preferences = () if first == second else (Preference(winner, 1 - winner, max(first, second) / (first + second)),)
-    prompt = _prompt(record)
-    sides = [_field(record, name) for name in ("response1", "response2")]
+    if first != second:
+        facts["p"] = max(first, second) / (first + second)
+    preferences = () if first == second else (Preference(winner, 1 - winner, **facts),)
+    sides = [(name, _field(record, name)) for name in ("response1", "response2")]
     # The published file has lost the quotes around answers such as "True".
-    answers = [str(value) if isinstance(value, int) else value for value in sides]
-    responses = tuple(_answer(f"response{i}", answer, prompt) for i, answer in enumerate(answers, 1))
+    answers = [(name, _response(name, str(value) if isinstance(value, int) else value)) for name, value in sides]
+    prompt, responses = _answers(_prompt(record), answers)
     return Comparison(prompt, responses, preferences, **_names(record))
 
 
@@ -175,7 +195,9 @@ def alpaca_eval(record: Record) -> Comparison:
     """{"instruction", "output_1", "output_2", "preference"}: an AlpacaEval annotation.
 
     `preference` runs from 1 (output_1) to 2 (output_2); 1.5, 0 (AlpacaEval's older code for a draw) and null
-    are ties. The responses keep their order, [output_1, output_2].
+    are ties. Above 1.5 output_2 has won, below it output_1: the benchmark's rule. How far above or below does not
+    matter: 1.1 is a hard label like 1, and whoever wants it soft gives `p`. The responses keep their order,
+    [output_1, output_2].
     """
     if record.get("input"):
         raise RecordError("input", "is not read by the form alpaca_eval", "join it to 'instruction'")
@@ -188,10 +210,11 @@ def alpaca_eval(record: Record) -> Comparison:
         raise RecordError("preference", "is not between 1 and 2", "give 1 to 2, or null for a tie", repr(score))
     tie = score in (0, 1.5)
     winner = int(score > 1.5)
+    facts = _pair_facts(record)
     return Comparison(
-        (Message("user", text("instruction", _field(record, "instruction"))),),
+        _context(record, (Message("user", text("instruction", _field(record, "instruction"))),)),
         tuple((Message("assistant", text(name, _field(record, name))),) for name in ("output_1", "output_2")),
-        () if tie else (Preference(winner, 1 - winner),),
+        () if tie else (Preference(winner, 1 - winner, **facts),),
         **({"category": _name(record, "generator_2")} | {k: v for k, v in _names(record).items() if v}),
     )
 
@@ -261,7 +284,7 @@ def _ranked(field: str, values: Any, count: int) -> list[Preference]:
 
 
 def _prompt(record: Record) -> tuple[Message, ...]:
-    """The prompt under any of its names; Alpaca's `input` follows its `instruction`."""
+    """The prompt under any of its names, with its context; Alpaca's `input` follows its `instruction`."""
     name = next((name for name in PROMPTS if record.get(name) is not None), None)
     if name is None:
         raise RecordError("prompt", "is missing", f"give one of {', '.join(PROMPTS)}")
@@ -271,7 +294,41 @@ def _prompt(record: Record) -> tuple[Message, ...]:
         said = prompt[-1]
         joined = f"{said.content}\n\n{text('input', context)}"
         prompt = (*prompt[:-1], Message(said.role, joined))
-    return prompt
+    return _context(record, prompt)
+
+
+def _context(record: Record, prompt: tuple[Message, ...]) -> tuple[Message, ...]:
+    """The prompt after the record's `system` and `history`, where there are any."""
+    if "system" not in record and "history" not in record:
+        return prompt
+    system, history = (None if record.get(name) in _NOTHING else record[name] for name in ("system", "history"))
+    has_system = _system_of(prompt)
+    head, rest = prompt[:has_system], prompt[has_system:]
+    if system is not None:
+        turn = Message("system", text("system", system))
+        if head and head != (turn,):
+            raise RecordError("system", "differs from the prompt's system turn", "give one of the two")
+        head = (turn,)
+    if history is None:
+        return (*head, *rest)
+    if [message.role for message in rest] != ["user"]:
+        raise RecordError(
+            "history", "stands beside a prompt of several turns", "put its turns at the beginning of the prompt"
+        )
+    turns = []
+    for pair in sequence("history", history):
+        if not isinstance(pair, list | tuple) or len(pair) != 2:
+            raise RecordError("history", "is no list of pairs", "give [user, assistant] pairs of text", repr(pair)[:80])
+        turns += [Message(role, text("history", said)) for role, said in zip(("user", "assistant"), pair, strict=True)]
+    return (*head, *turns, *rest)
+
+
+_NOTHING: tuple[Any, ...] = (None, "", [], {})
+
+
+def _system_of(turns: tuple[Message, ...]) -> bool:
+    """Whether they begin with a system turn."""
+    return bool(turns) and turns[0].role == "system"
 
 
 def _several(value: Any) -> Sequence[Any]:
@@ -280,11 +337,43 @@ def _several(value: Any) -> Sequence[Any]:
     return value if is_list and value and all(isinstance(one, str | list | tuple) for one in value) else [value]
 
 
-def _answer(field: str, value: Any, prompt: tuple[Message, ...]) -> tuple[Message, ...]:
-    """A response: text, or messages, which may begin with the prompt's."""
-    response = messages(field, value, "assistant")
-    repeats = len(response) > len(prompt) and response[: len(prompt)] == prompt
-    return response[len(prompt) :] if repeats else response
+def _response(field: str, value: Any) -> tuple[Message, ...]:
+    return messages(field, value, "assistant")
+
+
+def _answers(
+    prompt: tuple[Message, ...], sides: Sequence[tuple[str, tuple[Message, ...]]]
+) -> tuple[tuple[Message, ...], tuple[tuple[Message, ...], ...]]:
+    """The prompt, and the responses without it: whole conversations begin with its turns.
+
+    Such a conversation may leave out the prompt's system turn, and its blanks around turns do not matter. A system turn that
+    all of them begin with and the prompt does not is the prompt's.
+    """
+    first = {turns[:1] for _, turns in sides}
+    if len(first) == 1 and _system_of(*first) and not _system_of(prompt):
+        prompt = (*first.pop(), *prompt)
+    beginnings = (prompt, prompt[1:]) if _system_of(prompt) else (prompt,)
+    responses = []
+    for field, turns in sides:
+        said = next((one for one in beginnings if one and _trimmed(turns[: len(one)]) == _trimmed(one)), ())
+        responses.append(turns[len(said) :])
+        _require_answer(field, responses[-1])
+    return prompt, tuple(responses)
+
+
+def _trimmed(turns: tuple[Message, ...]) -> list[tuple[str, str]]:
+    return [(message.role, message.content.strip()) for message in turns]
+
+
+def _require_answer(field: str, response: tuple[Message, ...]) -> None:
+    """Raises RecordError if system or user turns open a response: they would follow the prompt's, or repeat them."""
+    if response and response[0].role in ("system", "user"):
+        raise RecordError(
+            field,
+            "begins with turns that are not the prompt's",
+            "begin it with the prompt's very turns, or with the answer",
+            f"a {response[0].role} turn before the first answer",
+        )
 
 
 def _winner(field: str, value: Any, sides: tuple[str, str]) -> int | None:
@@ -293,15 +382,20 @@ def _winner(field: str, value: Any, sides: tuple[str, str]) -> int | None:
         return None
     if isinstance(value, str):
         word = value.strip().lower()
-        if word.startswith("tie") or word in ("both", "neither", "none", "draw", ""):
+        if word in TIES:
             return None
         for winner, names in enumerate((("a", "1", "first", "model_a"), ("b", "2", "second", "model_b"))):
             if word in (*names, sides[winner]):
                 return winner
-    elif number(value) and sides[0].endswith("1") and value in (0, 1, 2):
-        return None if value == 0 else int(value) - 1
+    numbered = sides[0].endswith("1")
+    if numbered and number(value) and value in (1, 2):
+        return int(value) - 1
+    named = '1, 2, "A", "B"' if numbered else '"A", "B"'
     raise RecordError(
-        field, "does not say who won", f"give {sides[0]!r}, {sides[1]!r} or null for a tie", repr(value)[:80]
+        field,
+        "does not say who won",
+        f'give {named}, {sides[0]!r} or {sides[1]!r}; "tie" or null for a tie',
+        repr(value)[:80],
     )
 
 
@@ -341,8 +435,11 @@ def _split(chosen: tuple[Message, ...], rejected: tuple[Message, ...], record: R
             "shares no prompt with 'chosen'",
             "both must begin with the same turns, up to a user turn",
         )
+    responses = (chosen[shared:], rejected[shared:])
+    for field, response in zip(("chosen", "rejected"), responses, strict=True):
+        _require_answer(field, response)
     preference = Preference(0, 1, **_pair_facts(record))
-    return Comparison(chosen[:shared], (chosen[shared:], rejected[shared:]), (preference,), **_names(record))
+    return Comparison(_context(record, chosen[:shared]), responses, (preference,), **_names(record))
 
 
 _TURN = re.compile(r"\n\n(Human|Assistant):")

@@ -1,11 +1,12 @@
 """Checks the eight published models against what this project believes about them. Needs the network, or a folder.
 
-    python tools/verify_published.py [--models NAME ...] [--folder DIR] [--rewards] [--json FILE]
+    python tools/verify_published.py [--models NAME ...] [--folder DIR] [--no-rewards] [--json FILE]
 
 Without --folder the models are fetched from the Hub, 54 GB for all eight; with it, DIR/NAME holds each model, as
 `hf download` made it. For every model: the facts of its config beside those of configs/, parameters and tensors as
-counted in the files, what `skyrm doctor` finds, and with --rewards, which loads the model, the rewards of the example in
-the published README. Prints what differs, and leaves with status 1 if anything does.
+counted in the files, what `skyrm doctor` finds, what the chat template writes, and, for the two models that have them,
+the rewards of the example in the published README, which loads the model unless --no-rewards is given. Prints what
+differs, and leaves with status 1 if anything does.
 """
 
 import argparse
@@ -17,15 +18,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from skyrm_jax.chat import Chat, pooled_index
 from skyrm_jax.comparison import Comparison
 from skyrm_jax.config import parse_train_config
 from skyrm_jax.convert.hf import HfWeights, resolve
 from skyrm_jax.doctor.against import Pair
-from skyrm_jax.doctor.checks import admit, examine
+from skyrm_jax.doctor.checks import admit, examine, leading, thinking
 from skyrm_jax.errors import UserError, run_command
 from skyrm_jax.models.architecture import COMPUTED, Architecture
 from skyrm_jax.train.setup import hf_config
@@ -43,6 +46,26 @@ MODELS = {
     "Skywork-Reward-V2-Llama-3.1-8B-40M": "llama3.1_8b_40m",
 }
 """Name on the Hub, under Skywork/ -> its config."""
+
+
+
+@dataclass(frozen=True)
+class Believed:
+    """What a family's own template writes around a response.
+
+    Attributes:
+        scored: text of the token whose hidden state gives the reward.
+        think: what stands between think marks in the scored turn: "none", or "an empty one".
+        bos: how often the template writes BOS.
+    """
+
+    scored: str
+    think: str
+    bos: int
+
+
+TEMPLATES = {"qwen3": Believed("\n", "an empty one", 0), "llama": Believed("<|eot_id|>", "none", 1)}
+"""By model_type. No template writes the pad token: pooling skips it."""
 
 REWARDS = {
     "Skywork-Reward-V2-Llama-3.1-8B": (23.0, 3.59375),
@@ -102,10 +125,29 @@ def verify(model: str, source: str, with_rewards: bool) -> Iterator[Row]:
         model, "tensors", str(expected.tensor_count()), str(len(tensors)), expected.tensor_count() == len(tensors)
     )
     yield Row(model, "head", "trained classifier", "present" if weights.has_head else "absent", weights.has_head)
-    for finding in examine(admit(source)):
+    patient = admit(source)
+    for finding in examine(patient):
         yield Row(model, finding.name, "well", f"{finding.status}: {finding.value}", finding.status != "ill")
+    if patient.chat is None:
+        return
+    yield from template(model, TEMPLATES[expected.model_type], patient.chat)
     if with_rewards and model in REWARDS:
         yield from rewards(model, source)
+
+
+def template(model: str, expected: Believed, chat: Chat) -> Iterator[Row]:
+    """What the chat template writes around the first response of the example."""
+    conversation = EXAMPLE.conversation(0)
+    (ids,) = chat.encode([conversation])
+    scored = chat.tokenizer.decode([ids[pooled_index(np.asarray(ids), chat.pad_token_id)]])
+    yield Row(model, "template: scored token", repr(expected.scored), repr(scored), expected.scored == scored)
+    think = thinking(chat).value
+    yield Row(model, "template: think block", expected.think, think, think.startswith(expected.think))
+    rendered = chat.tokenizer(chat.render(conversation), add_special_tokens=False)["input_ids"]
+    bos = leading(rendered, chat.tokenizer.bos_token_id)
+    yield Row(model, "template: BOS tokens", str(expected.bos), str(bos), expected.bos == bos)
+    pads = ids.count(chat.pad_token_id)
+    yield Row(model, "template: pad tokens", "0", str(pads), pads == 0)
 
 
 def rewards(model: str, source: str) -> Iterator[Row]:
@@ -122,14 +164,17 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), metavar="NAME")
     parser.add_argument("--folder", type=Path, help="where the models are, each in a folder of its name")
-    parser.add_argument("--rewards", action="store_true", help="load the models and score the published example")
+    parser.add_argument("--no-rewards", action="store_true", help="do not load the models to score the README's example")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args(arguments)
     rows: list[Row] = []
     for model in args.models:
         source = str(args.folder / model) if args.folder else f"Skywork/{model}"
-        rows += verify(model, source, args.rewards)
+        rows += verify(model, source, not args.no_rewards)
     show(Console(), rows)
+    skipped = [model for model in args.models if model in REWARDS] if args.no_rewards else []
+    if skipped:
+        print(f"skipped by --no-rewards: the published rewards of {', '.join(skipped)}")
     if args.json:
         record: list[dict[str, Any]] = [asdict(row) for row in rows]
         args.json.write_text(json.dumps(record, indent=2) + "\n")

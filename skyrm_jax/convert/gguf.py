@@ -1,6 +1,7 @@
 """GGUF files of Llama and Qwen3 models, dequantised to the parameters of a reward model with a fresh head."""
 
 import dataclasses
+import re
 from collections.abc import Iterator, Mapping
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
@@ -8,7 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from skyrm_jax.convert.cut import first_beyond
 from skyrm_jax.convert.gguf_tokenizer import build_tokenizer
+from skyrm_jax.convert.hf import split_revision
 from skyrm_jax.convert.names import SCORE, HfTensor, hf_tensors
 from skyrm_jax.convert.pad import choose_pad_token
 from skyrm_jax.convert.weights import EVERYTHING, check_finite
@@ -44,15 +47,14 @@ _READ = frozenset({
 
 
 def find_file(source: str) -> Path:
-    """The GGUF file: a path, or `package:NAME` for the one in an installed package, which is never imported.
+    """The GGUF file: a path, `owner/name/FILE.gguf` for one on the Hub (perhaps with `@revision` at its end), or
+    `package:NAME` for the one in an installed package, which is never imported.
 
     Raises:
         UserError: there is no such file, or not exactly one in the package.
     """
     if not source.startswith(PACKAGE):
-        if not Path(source).is_file():
-            raise UserError(f"{source}: there is no such file")
-        return Path(source)
+        return Path(source) if Path(source).is_file() else _fetch(source)
     name = source.removeprefix(PACKAGE)
     try:
         files = [file for file in distribution(name).files or [] if file.suffix == ".gguf"]
@@ -61,6 +63,22 @@ def find_file(source: str) -> Path:
     if len(files) != 1:
         raise UserError(f"the package {name} holds {len(files)} GGUF files, not one: give the file's path")
     return Path(str(files[0].locate()))
+
+
+def _fetch(source: str) -> Path:
+    name, revision = split_revision(source)
+    parts = re.fullmatch(r"(\w[\w.-]*/\w[\w.-]*)/(.+\.gguf)", name)
+    if parts is None:
+        raise UserError(f"{source}: there is no such file")
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(parts[1], parts[2], revision=revision))
+    except Exception as error:  # as in hf.resolve
+        raise UserError(
+            f"{source}: there is no such file, and as one of the Hub it cannot be fetched: "
+            f"{type(error).__name__}: {error}"
+        ) from error
 
 
 class GgufWeights:
@@ -78,14 +96,11 @@ class GgufWeights:
 
     def __init__(self, file: Path | str, tokenizer: Path | str, pad_token: str | None = None, build: bool = True):
         try:
-            from gguf import GGUFReader, dequantize
+            from gguf import dequantize
         except ImportError as error:
             raise UserError("reading GGUF needs the gguf package: pip install 'skyrm-jax[gguf]'") from error
         self.file, tokenizer = Path(file), Path(tokenizer)
-        try:
-            reader = GGUFReader(self.file)
-        except (ValueError, OSError, IndexError) as error:
-            raise UserError(f"{self.file} cannot be read as GGUF: {error}") from error
+        reader = _open(self.file)
         metadata = {name: field.contents() for name, field in reader.fields.items()}
         self._stored = {tensor.name: tensor for tensor in reader.tensors}
         self._dequantize = dequantize
@@ -99,6 +114,13 @@ class GgufWeights:
         self.architecture = dataclasses.replace(architecture, pad_token_id=pad)
         tensors = [tensor for tensor in hf_tensors(self.architecture) if tensor.name != SCORE]
         _check_names(self.file, {gguf_name(tensor) for tensor in tensors}, set(self._stored))
+        for tensor in tensors:
+            stored = self._stored[gguf_name(tensor)]
+            shape = tuple(int(size) for size in reversed(stored.shape))
+            if shape != tensor.shape:
+                raise UserError(
+                    f"{self.file}: tensor {stored.name} has shape {shape}, the metadata makes it {tensor.shape}"
+                )
 
     def dtype(self, path: str) -> np.dtype[Any]:
         return np.dtype(np.float32)
@@ -113,14 +135,32 @@ class GgufWeights:
             value: np.ndarray = self._dequantize(source.data if is_permuted else source.data[rows], source.tensor_type)
         except NotImplementedError as error:
             raise UserError(f"{self.file}: tensor {source.name} has a type that cannot be read: {error}") from error
-        expected = (len(range(*rows.indices(tensor.shape[0]))), *tensor.shape[1:])
-        if is_permuted and value.shape == tensor.shape:
+        if is_permuted:
             value = unpermute(value, self.architecture.head_dim)[rows]
-        if value.shape != expected:
-            raise UserError(
-                f"{self.file}: tensor {source.name} has shape {value.shape}, the metadata makes it {tensor.shape}"
-            )
         return check_finite(value, f"{self.file}: tensor {source.name}")
+
+
+def _open(file: Path) -> Any:
+    """The file's GGUFReader. Raises UserError, naming the first missing tensor of a file that was cut short."""
+    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFReader
+
+    class Reader(GGUFReader):
+        # gguf maps the tensors here, and says of a file that ends too early only that it "cannot reshape array".
+        def _build_tensors(self, start_offs: int, fields: list[Any]) -> None:
+            ends = []
+            for field in fields:
+                *_, dims, kind, offset = field.parts
+                block, nbytes = GGML_QUANT_SIZES[GGMLQuantizationType(kind[0])]
+                ends.append((field.name, start_offs + int(offset[0]) + int(np.prod(dims)) // block * nbytes))
+            cut = first_beyond(ends, file.stat().st_size)
+            if cut is not None:
+                raise UserError(f"{file} is cut short: it ends within or before tensor {cut}; fetch it again")
+            super()._build_tensors(start_offs, fields)
+
+    try:
+        return Reader(file)
+    except (ValueError, OSError, IndexError) as error:
+        raise UserError(f"{file} cannot be read as GGUF, or ends within its header: {error}") from error
 
 
 def gguf_name(tensor: HfTensor) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from skyrm_jax.convert.cut import cut_safetensors, why_torch_refuses
 from skyrm_jax.convert.names import LM_HEAD, SCORE, HfTensor, hf_tensors
 from skyrm_jax.convert.pad import choose_pad_token
 from skyrm_jax.convert.weights import DTYPES, EVERYTHING, check_finite, in_memory
@@ -31,6 +32,7 @@ FETCHED = [
     "vocab.json",
     "merges.txt",
     "chat_template*",
+    "additional_chat_templates/*.jinja",
 ]
 """What is fetched of a Hub repository: weights and text, never code."""
 CODE = ["*.py"]
@@ -41,6 +43,10 @@ _STORED = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 def resolve(source: str, revision: str | None = None) -> Path:
     """The local folder of a model: `source` itself, or the downloaded snapshot of a Hub id.
 
+    Args:
+        source: a folder, or a Hub id: `owner/name` or `owner/name@revision`.
+        revision: branch, tag or commit, if the id names none.
+
     Raises:
         UserError: it is neither a folder nor a Hub id that can be fetched.
     """
@@ -49,15 +55,16 @@ def resolve(source: str, revision: str | None = None) -> Path:
         if revision is not None:
             raise UserError(f"--revision is for Hub ids, and {source} is a folder")
         return folder
-    if folder.exists() or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", source):
-        raise UserError(f"{source} is neither a checkpoint folder nor a Hub id (owner/name)")
+    name, revision = split_revision(source, revision)
+    if folder.exists() or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
+        raise UserError(f"{source} is neither a checkpoint folder nor a Hub id (owner/name or owner/name@revision)")
     from huggingface_hub import snapshot_download
 
     try:
-        fetched = Path(snapshot_download(source, revision=revision, allow_patterns=FETCHED, ignore_patterns=CODE))
+        fetched = Path(snapshot_download(name, revision=revision, allow_patterns=FETCHED, ignore_patterns=CODE))
         if not any(fetched.glob("*.safetensors")):  # an old repository: torch's own format or nothing
             wanted = [*FETCHED, *FETCHED_OLD]
-            fetched = Path(snapshot_download(source, revision=revision, allow_patterns=wanted, ignore_patterns=CODE))
+            fetched = Path(snapshot_download(name, revision=revision, allow_patterns=wanted, ignore_patterns=CODE))
     except Exception as error:  # the Hub client raises a dozen kinds, all of them about this id or the network
         raise UserError(
             f"{source} is not a folder, and as a Hub id it cannot be fetched: {type(error).__name__}: {error}"
@@ -65,9 +72,22 @@ def resolve(source: str, revision: str | None = None) -> Path:
     return fetched
 
 
-def commit(folder: Path) -> dict[str, str]:
-    """The commit of a folder that the Hub client made, as provenance."""
-    return {"commit": folder.name} if folder.parent.name == "snapshots" else {}
+def split_revision(source: str, revision: str | None = None) -> tuple[str, str | None]:
+    """A Hub id without its `@revision`, and that or the one given. Raises UserError if there are two or an empty one."""
+    name, at, named = source.partition("@")
+    if not at:
+        return name, revision
+    if not named or revision is not None:
+        raise UserError(f"{source}: give one revision, after the @ or with --revision")
+    return name, named
+
+
+def commit(path: Path) -> dict[str, str]:
+    """The commit of a folder or file that the Hub client fetched, as provenance."""
+    for folder in (path, *path.parents):
+        if folder.parent.name == "snapshots":
+            return {"commit": folder.name}
+    return {}
 
 
 def read_architecture(folder: Path, pad_token: str | None = None, pad_token_id: int | None = None) -> Architecture:
@@ -199,7 +219,7 @@ def _safetensors(file: Path) -> Iterator[tuple[str, _Stored]]:
                 dtype = DTYPES[_STORED[view.get_dtype()]]
                 yield name, _Stored(file, tuple(view.get_shape()), dtype, _SafetensorsReader(file, name))
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{file} is damaged or cut short: {error}; fetch it again") from error
+        raise UserError(f"{file} is damaged or cut short: {cut_safetensors(file) or error}; fetch it again") from error
 
 
 @dataclass(frozen=True)
@@ -255,7 +275,8 @@ def _load_torch(file: Path) -> dict[str, Any]:
     try:
         tensors = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # torch and pickle raise many kinds, all of them about this file
-        raise UserError(f"{file} cannot be read as plain tensors: {error}") from error
+        known = why_torch_refuses(file)
+        raise UserError(f"{file} {known or f'cannot be read as plain tensors: {error}'}") from error
     if not isinstance(tensors, dict) or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
         raise UserError(f"{file} is not a mapping of names to tensors: save the model's state_dict alone")
     return tensors

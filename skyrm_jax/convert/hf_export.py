@@ -5,7 +5,6 @@ Tensors are read, cast and written one after the other, so a model of any size n
 
 import json
 import os
-import shutil
 from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,7 +14,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from skyrm_jax.checkpoint import tokenizer_files
+from skyrm_jax.checkpoint import copy_tokenizer_files
 from skyrm_jax.convert.card import model_card
 from skyrm_jax.convert.hf import SAFETENSORS
 from skyrm_jax.convert.names import HfTensor, hf_tensors
@@ -53,11 +52,10 @@ def write_hf(
     architecture = weights.architecture
     stored = stored_dtype(weights, "embed", dtype).name
     config = architecture.to_hf(stored)
-    files = [] if tokenizer is None else tokenizer_files(tokenizer)
     with made_whole(Path(folder)) as partial:
         _write_json(partial / "config.json", config)
-        for file in files:
-            shutil.copyfile(file, partial / file.name)
+        if tokenizer is not None:
+            copy_tokenizer_files(tokenizer, partial)
         card = model_card(architecture, stored, provenance or {})
         (partial / "README.md").write_text(card, encoding="utf-8")
         _write_weights(partial, weights, dtype, max_shard_bytes)

@@ -33,5 +33,5 @@ def tokenizer_digest(folder: Path) -> str:
     """Tells tokenizers apart: a hash over the names and bytes of its files."""
     digest = hashlib.sha256()
     for file in tokenizer_files(folder):
-        digest.update(file.name.encode() + b"\0" + file.read_bytes())
+        digest.update(file.relative_to(folder).as_posix().encode() + b"\0" + file.read_bytes())
     return digest.hexdigest()

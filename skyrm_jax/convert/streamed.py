@@ -188,6 +188,18 @@ def write_checkpoint(
 
 def _save(directory: Path, tree: Params, meta: dict[str, Any]) -> None:
     """The tree of StreamedArrays as step 0 of the checkpoints of `directory`."""
+    # Orbax warns of types it has no handlers of its own for, that it keeps no metadata of jax.Arrays and merges no OCDBT
+    # files; none of it is meant here.
+    absl = logging.getLogger("absl")
+    level = absl.level
+    absl.setLevel(logging.ERROR)
+    try:
+        _save_quietly(directory, tree, meta)
+    finally:
+        absl.setLevel(level)
+
+
+def _save_quietly(directory: Path, tree: Params, meta: dict[str, Any]) -> None:
     registry = ocp.type_handlers.create_type_handler_registry((StreamedArray, _Handler()))
     handlers: dict[str, Any] = {
         "model": ocp.PyTreeCheckpointHandler(use_ocdbt=False, type_handler_registry=registry),
@@ -195,13 +207,6 @@ def _save(directory: Path, tree: Params, meta: dict[str, Any]) -> None:
     }
     options = ocp.CheckpointManagerOptions(enable_async_checkpointing=False)
     folder = (directory / "checkpoints").absolute()
-    # Orbax warns that it keeps no metadata of jax.Arrays and merges no OCDBT files; there are neither.
-    absl = logging.getLogger("absl")
-    level = absl.level
-    absl.setLevel(logging.ERROR)
-    try:
-        with ocp.CheckpointManager(folder, options=options, item_handlers=handlers) as writer:
-            writer.save(0, args=ocp.args.Composite(model=ocp.args.PyTreeSave(tree), meta=ocp.args.JsonSave(meta)))
-            writer.wait_until_finished()
-    finally:
-        absl.setLevel(level)
+    with ocp.CheckpointManager(folder, options=options, item_handlers=handlers) as writer:
+        writer.save(0, args=ocp.args.Composite(model=ocp.args.PyTreeSave(tree), meta=ocp.args.JsonSave(meta)))
+        writer.wait_until_finished()

@@ -14,11 +14,13 @@ from skyrm_jax.convert.hf import HfWeights, read_json, resolve
 from skyrm_jax.convert.names import SCORE, hf_tensors
 from skyrm_jax.convert.sources import open_model
 from skyrm_jax.convert.weights import Weights
-from skyrm_jax.doctor.dialects import by_reader, describe
+from skyrm_jax.doctor.dialects import Foreign, by_reader, describe
 from skyrm_jax.doctor.findings import Finding, judge
 from skyrm_jax.errors import RecordError, UserError
 
-EXPORT = "write it again with `skyrm convert to-hf`, which writes both dialects"
+EXPORT = "import it, and write it again with `skyrm convert to-hf`, which writes both dialects"
+UNSUPPORTED = "not supported here: this package implements the RoPE kinds default and llama3"
+CONTRADICTION = "correct rope_theta, rope_scaling and rope_parameters in config.json: those that are there must agree"
 SAMPLE = Comparison.of("Jane has 12 apples. She gives 4 to Tom. How many are left?", ["Jane has 8 apples left.", "16"])
 CONTEXT = 6
 """Tokens shown before the scored one."""
@@ -124,11 +126,13 @@ def labels(patient: Patient) -> Iterator[Finding]:
 def rope(config: Mapping[str, Any]) -> Finding:
     """Whether this package and both generations of transformers see the same RoPE."""
     readers = by_reader(config)
-    first = readers["transformers 4"]
-    if not isinstance(first, str) and all(value == first for value in readers.values()):
-        return Finding("RoPE", "well", f"{describe(first)} for all three readers")
-    value = "; ".join(f"{reader}: {describe(value)}" for reader, value in readers.items())
-    return Finding("RoPE", "ill", value, EXPORT)
+    ours, readings = readers["skyrm_jax"], readers.values()
+    if not isinstance(ours, str) and all(reading == ours for reading in readings):
+        return Finding("RoPE", "well", f"{describe(ours)} for all three readers")
+    value = "; ".join(f"{reader}: {describe(reading)}" for reader, reading in readers.items())
+    if any(isinstance(reading, Foreign) for reading in readings):
+        return Finding("RoPE", "ill", value, UNSUPPORTED)
+    return Finding("RoPE", "ill", value, CONTRADICTION if isinstance(ours, str) else EXPORT)
 
 
 def head(patient: Patient) -> Finding:

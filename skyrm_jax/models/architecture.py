@@ -161,7 +161,7 @@ class Architecture:
         Defaults of absent keys are those of transformers' config classes. Raises `UserError` naming the key.
         """
         model_type = config.get("model_type")
-        if model_type not in HF_NAMES:
+        if not isinstance(model_type, str) or model_type not in HF_NAMES:
             raise UserError(
                 f"config.json: model_type {model_type!r} is not implemented; this package reads {sorted(HF_NAMES)}"
             )
@@ -172,11 +172,14 @@ class Architecture:
         heads = _need_int(config, "num_attention_heads")
         _check_layer_types(config, layers)
         is_llama = model_type == "llama"
-        if not is_llama and config.get("num_key_value_heads") is None:
+        kv_heads = heads
+        if config.get("num_key_value_heads") is not None:
+            kv_heads = _need_int(config, "num_key_value_heads")
+        elif not is_llama:
             raise UserError("config.json: num_key_value_heads is missing, and a Qwen3 model has no safe default for it")
-        head_dim = config.get("head_dim")
-        if head_dim is None:
-            head_dim = hidden // heads if is_llama else 128
+        head_dim = hidden // heads if is_llama else 128
+        if config.get("head_dim") is not None:
+            head_dim = _need_int(config, "head_dim")
         eos = config.get("eos_token_id", 2 if is_llama else None)
         return cls(
             model_type=model_type,
@@ -185,17 +188,17 @@ class Architecture:
             mlp=_need_int(config, "intermediate_size"),
             layers=layers,
             heads=heads,
-            kv_heads=config.get("num_key_value_heads") or heads,
+            kv_heads=kv_heads,
             head_dim=head_dim,
             qk_norm=not is_llama,
-            rms_eps=float(config.get("rms_norm_eps", 1e-6)),
+            rms_eps=_need_float(config, "rms_norm_eps", 1e-6),
             rope=read_rope(config),
-            max_positions=config.get("max_position_embeddings", 2048 if is_llama else 32768),
+            max_positions=_need_int(config, "max_position_embeddings", 2048 if is_llama else 32768),
             pad_token_id=config.get("pad_token_id"),
             bos_token_id=config.get("bos_token_id", 1 if is_llama else None),
             eos_token_id=tuple(eos) if isinstance(eos, list) else eos,
-            initializer_range=float(config.get("initializer_range", 0.02)),
-            tie_word_embeddings=bool(config.get("tie_word_embeddings", False)),
+            initializer_range=_need_float(config, "initializer_range", 0.02),
+            tie_word_embeddings=_need_bool(config, "tie_word_embeddings", False),
         )
 
     def to_hf(self, dtype: str) -> dict[str, Any]:
@@ -260,7 +263,8 @@ class Architecture:
 
 def is_sequence_classifier(config: Mapping[str, Any]) -> bool:
     """Whether a `config.json` says that its weights carry a reward head (`score.weight`)."""
-    return any(name.endswith("ForSequenceClassification") for name in config.get("architectures") or [])
+    names = _names(config, "architectures") or []
+    return any(name.endswith("ForSequenceClassification") for name in names)
 
 
 # Keys that `from_hf` and its helpers read.
@@ -331,7 +335,7 @@ def _check_heads(config: Mapping[str, Any]) -> None:
     """The checkpoint must be a causal LM or a classifier with one label of the model type it names."""
     name = HF_NAMES[config["model_type"]]
     accepted = [f"{name}ForCausalLM", f"{name}ForSequenceClassification"]
-    for architecture in config.get("architectures") or []:
+    for architecture in _names(config, "architectures") or []:
         if architecture not in accepted:
             raise UserError(
                 f"config.json: architectures names {architecture!r}; "
@@ -340,6 +344,8 @@ def _check_heads(config: Mapping[str, Any]) -> None:
     if not is_sequence_classifier(config):
         return  # transformers writes a meaningless two-label map into causal LM configs
     id2label, num_labels = config.get("id2label"), config.get("num_labels")
+    if not isinstance(id2label, Mapping | None):
+        raise UserError(f"config.json: id2label must be a mapping, got {id2label!r}")
     labels = len(id2label) if id2label is not None else num_labels if num_labels is not None else 2
     if labels != 1 or num_labels not in (None, 1):
         raise UserError(
@@ -364,7 +370,7 @@ def _check_implemented(config: Mapping[str, Any]) -> None:
 
 
 def _check_layer_types(config: Mapping[str, Any], layers: int) -> None:
-    kinds = config.get("layer_types")
+    kinds = _names(config, "layer_types")
     if kinds is None:
         return
     if len(kinds) != layers:
@@ -384,20 +390,20 @@ _LLAMA3_KEYS = {
 
 def read_rope(config: Mapping[str, Any]) -> Rope:
     """RoPE from either dialect; where a config carries both, they must say the same."""
-    top_theta = config.get("rope_theta")
+    top_theta = None if config.get("rope_theta") is None else _need_float(config, "rope_theta")
     found: dict[str, Rope] = {}
     for dialect in ("rope_scaling", "rope_parameters"):
-        if config.get(dialect):
+        if config.get(dialect) not in (None, {}):
             found[dialect] = _read_rope_dict(dialect, config[dialect], top_theta)
     if not found:
-        return Rope("default", 10_000.0 if top_theta is None else float(top_theta))
+        return Rope("default", 10_000.0 if top_theta is None else top_theta)
     new = found.get("rope_parameters")
     old = found.get("rope_scaling")
     if new is None:
         assert old is not None
         return old
     # A config for both readers has theta at the top level for the old one; both must see the same RoPE.
-    if top_theta is not None and float(top_theta) != new.theta:
+    if top_theta is not None and top_theta != new.theta:
         raise UserError(
             f"config.json: rope_theta={top_theta} but rope_parameters says {new.theta}: the dialects disagree"
         )
@@ -409,10 +415,10 @@ def read_rope(config: Mapping[str, Any]) -> Rope:
 def _read_rope_dict(dialect: str, record: Mapping[str, Any], top_theta: float | None) -> Rope:
     if not isinstance(record, Mapping):
         raise UserError(f"config.json: {dialect} must be a mapping, got {record!r}")
-    kinds = {record[key] for key in ("rope_type", "type") if record.get(key) is not None} or {"default"}
-    if len(kinds) > 1:
-        raise UserError(f"config.json: {dialect} has rope_type={record['rope_type']!r} but type={record['type']!r}")
-    kind = kinds.pop()
+    spelled = [record[key] for key in ("rope_type", "type") if record.get(key) is not None] or ["default"]
+    kind = spelled[0]
+    if spelled[-1] != kind:
+        raise UserError(f"config.json: {dialect} has rope_type={kind!r} but type={spelled[-1]!r}")
     if kind not in ("default", "llama3"):
         raise UserError(f"config.json: {dialect} has rope_type {kind!r}; only 'default' and 'llama3' are implemented")
     wanted = set(_LLAMA3_KEYS) if kind == "llama3" else set()
@@ -430,20 +436,39 @@ def _read_rope_dict(dialect: str, record: Mapping[str, Any], top_theta: float | 
         )
     if wanted - present:
         raise UserError(f"config.json: {dialect} with rope_type {kind!r} lacks {', '.join(sorted(wanted - present))}")
-    theta = record.get("rope_theta")
-    theta = top_theta if theta is None else theta
+    theta = top_theta if record.get("rope_theta") is None else _need_float(record, "rope_theta")
     return Rope(
         kind,
-        10_000.0 if theta is None else float(theta),
+        10_000.0 if theta is None else theta,
         **{field: record[key] for key, field in _LLAMA3_KEYS.items() if key in wanted},
     )
 
 
-def _need_int(config: Mapping[str, Any], key: str) -> int:
+def _need_int(config: Mapping[str, Any], key: str, default: int | None = None) -> int:
+    value = config.get(key, default)
+    if not _is_int(value) or value < 1:
+        raise UserError(f"config.json: {key} must be a positive integer, got {value!r}")
+    return int(value)
+
+
+def _need_float(config: Mapping[str, Any], key: str, default: float | None = None) -> float:
+    value = config.get(key, default)
+    _positive(f"config.json: {key}", value)
+    return float(value)
+
+
+def _need_bool(config: Mapping[str, Any], key: str, default: bool) -> bool:
+    value = config.get(key, default)
+    if not isinstance(value, bool):
+        raise UserError(f"config.json: {key} must be true or false, got {value!r}")
+    return value
+
+
+def _names(config: Mapping[str, Any], key: str) -> list[str] | None:
     value = config.get(key)
-    if not _is_int(value):
-        raise UserError(f"config.json: {key} must be an integer, got {value!r}")
-    return int(value)  # type: ignore[arg-type]
+    if value is not None and not (isinstance(value, list) and all(isinstance(name, str) for name in value)):
+        raise UserError(f"config.json: {key} must be a list of names, got {value!r}")
+    return value
 
 
 def _is_int(value: Any) -> bool:

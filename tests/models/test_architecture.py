@@ -156,7 +156,35 @@ REJECTED = [
     ("num_key_value_heads", {"num_key_value_heads": None}),
     ("kv_heads", {"num_key_value_heads": 3}),
     ("head_dim", {"head_dim": 127}),
-    ("rms_eps", {"rms_norm_eps": 0.0}),
+    ("rms_norm_eps", {"rms_norm_eps": 0.0}),
+    ("rms_norm_eps", {"rms_norm_eps": None}),
+    ("rms_norm_eps", {"rms_norm_eps": "abc"}),
+    ("rms_norm_eps", {"rms_norm_eps": float("nan")}),
+    ("rope_theta", {"rope_theta": "abc"}),
+    ("rope_theta", {"rope_theta": True}),
+    ("rope_theta", {"rope_parameters": {"rope_theta": [1e6]}}),
+    ("rope_type", {"rope_scaling": {"rope_type": ["a"]}}),
+    ("rope_type", {"rope_scaling": {"rope_type": {}, "type": "default"}}),
+    ("rope_scaling must be a mapping", {"rope_scaling": "x"}),
+    ("rope_scaling must be a mapping", {"rope_scaling": ""}),
+    ("rope_parameters must be a mapping", {"rope_parameters": []}),
+    ("factor", {"rope_scaling": {**LLAMA32_ROPE, "factor": "8"}}),
+    ("initializer_range", {"initializer_range": None}),
+    ("layer_types must be a list", {"layer_types": 3}),
+    ("layer_types must be a list", {"layer_types": [["full_attention"]] * 28}),
+    ("architectures must be a list", {"architectures": 5}),
+    ("architectures must be a list", {"architectures": "Qwen3ForCausalLM"}),
+    ("architectures must be a list", {"architectures": [5]}),
+    ("model_type", {"model_type": ["qwen3"]}),
+    ("model_type", {"model_type": None}),
+    ("num_key_value_heads", {"num_key_value_heads": 0}),
+    ("num_attention_heads", {"num_attention_heads": 0}),
+    ("head_dim", {"head_dim": "128"}),
+    ("max_position_embeddings", {"max_position_embeddings": None}),
+    ("tie_word_embeddings", {"tie_word_embeddings": "false"}),
+    ("id2label", {"architectures": ["Qwen3ForSequenceClassification"], "id2label": 1}),
+    ("eos_token_id", {"eos_token_id": ["a"]}),
+    ("bos_token_id", {"bos_token_id": {}}),
     ("pad_token_id", {"pad_token_id": 151936}),
     ("pad_token_id", {"pad_token_id": -1}),
 ]  # fmt: skip
@@ -171,6 +199,12 @@ def test_what_is_not_implemented_is_rejected_by_name(named, changes):
 def test_llama_refuses_a_sliding_window_that_nothing_switches_off():
     with pytest.raises(UserError, match="sliding_window"):
         Architecture.from_hf({**LLAMA_3_1_8B, "sliding_window": 4096})
+
+
+def test_zero_heads_of_llama_are_neither_divided_by_nor_taken_for_the_default():
+    for key in ("num_attention_heads", "num_key_value_heads"):
+        with pytest.raises(UserError, match=key):
+            Architecture.from_hf({**LLAMA_3_1_8B, key: 0})
 
 
 @pytest.mark.parametrize("config", [SKYWORK_QWEN3, {**LLAMA_3_1_8B, "pad_token_id": 128004}, SMOLLM2_135M])
