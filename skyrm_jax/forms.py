@@ -1,16 +1,16 @@
 """The accepted shapes of records of data files, and how to tell them apart.
 
-Every form gives a `Comparison`. Beside the fields of any form may stand
+Every form gives a `Comparison`. A record of any form may also have
 
-- `p`, the probability that the winner is the better one, `margin` and `weight`: of every pair of the record;
-- `system`: text that becomes the prompt's first turn, unless it already has this very one;
-- `history`: [[user, assistant], ...], the turns before a prompt that is a single user turn (LLaMA-Factory's Alpaca form).
+- `p`, the probability that the winner is the better one, `margin` and `weight`: of each of its pairs;
+- `system`: text that becomes the prompt's first turn, unless that is the same system turn already;
+- `history`: [[user, assistant], ...], earlier turns of a prompt that is one user turn (LLaMA-Factory's Alpaca form).
 """
 
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from itertools import combinations, product
+from itertools import combinations, product, takewhile
 from typing import Any
 
 from skyrm_jax.comparison import NATIVE, Comparison, Message, Preference, messages, number, sequence, text
@@ -101,7 +101,7 @@ def native(record: Record) -> Comparison:
     for name in facts:
         if any(isinstance(pair, Mapping) and pair.get(name) is not None for pair in preferences or ()):
             raise RecordError(name, "stands beside a pair's own", "give it for the record or for its pairs")
-    pairs = tuple(replace(pair, **facts) for pair in made.preferences) if facts else made.preferences
+    pairs = tuple(replace(pair, **facts) for pair in made.preferences)
     return replace(made, prompt=_context(record, made.prompt), preferences=pairs)
 
 
@@ -117,9 +117,9 @@ def chosen_rejected(record: Record) -> Comparison:
 def prompt_chosen_rejected(record: Record) -> Comparison:
     """{"prompt", "chosen", "rejected"}: answers, or whole conversations starting with the prompt; each side one or a
     list of several, every chosen one being preferred to every rejected one."""
-    sides = [[(name, one) for one in _several(_field(record, name))] for name in ("chosen", "rejected")]
-    prompt, responses = _answers(_prompt(record), [(name, _response(name, one)) for name, one in sides[0] + sides[1]])
-    pairs = product(range(len(sides[0])), range(len(sides[0]), len(responses)))
+    chosen, rejected = ([(name, one) for one in _several(_field(record, name))] for name in ("chosen", "rejected"))
+    prompt, responses = _answers(_prompt(record), chosen + rejected)
+    pairs = product(range(len(chosen)), range(len(chosen), len(responses)))
     facts = _pair_facts(record)
     preferences = tuple(Preference(winner, loser, **facts) for winner, loser in pairs)
     return Comparison(prompt, responses, preferences, **_names(record))
@@ -144,8 +144,9 @@ def sharegpt(record: Record) -> Comparison:
 def two_sides(record: Record) -> Comparison:
     """Two responses (see SIDES) and who won (see LABELS).
 
-    That is the name of the winner's field; "A" or "B", "model_a" or "model_b", "first" or "second"; "1" or "2", as numbers
-    only for fields that are numbered; for a tie null or one of TIES. Never 0: it is a tie to some and the first to others.
+    The label is the name of the winner's field; "A" or "B", "model_a" or "model_b", "first" or "second", "1" or "2";
+    the number 1 or 2 if the fields are numbered; null or one of TIES for a tie. The number 0 is refused: it is a tie in
+    some files and the first response in others.
     """
     sides = next((pair for pair in SIDES if all(record.get(name) is not None for name in pair)), None)
     if sides is None:
@@ -160,7 +161,7 @@ def two_sides(record: Record) -> Comparison:
         made = _split(one, other, record)
         prompt, responses = made.prompt, made.responses
     else:
-        prompt, responses = _answers(prompt, [(name, _response(name, record[name])) for name in sides])
+        prompt, responses = _answers(prompt, [(name, record[name]) for name in sides])
     facts = _pair_facts(record)
     preferences = () if winner is None else (Preference(winner, 1 - winner, **facts),)
     return Comparison(prompt, responses, preferences, **_names(record))
@@ -186,7 +187,7 @@ def pandalm(record: Record) -> Comparison:
     preferences = () if first == second else (Preference(winner, 1 - winner, **facts),)
     sides = [(name, _field(record, name)) for name in ("response1", "response2")]
     # The published file has lost the quotes around answers such as "True".
-    answers = [(name, _response(name, str(value) if isinstance(value, int) else value)) for name, value in sides]
+    answers = [(name, str(value) if isinstance(value, int) else value) for name, value in sides]
     prompt, responses = _answers(_prompt(record), answers)
     return Comparison(prompt, responses, preferences, **_names(record))
 
@@ -195,9 +196,8 @@ def alpaca_eval(record: Record) -> Comparison:
     """{"instruction", "output_1", "output_2", "preference"}: an AlpacaEval annotation.
 
     `preference` runs from 1 (output_1) to 2 (output_2); 1.5, 0 (AlpacaEval's older code for a draw) and null
-    are ties. Above 1.5 output_2 has won, below it output_1: the benchmark's rule. How far above or below does not
-    matter: 1.1 is a hard label like 1, and whoever wants it soft gives `p`. The responses keep their order,
-    [output_1, output_2].
+    are ties. The benchmark's rule makes it a hard label: above 1.5 output_2 has won, below it output_1, so 1.1 says
+    no less than 1; give `p` for a soft one. The responses keep their order, [output_1, output_2].
     """
     if record.get("input"):
         raise RecordError("input", "is not read by the form alpaca_eval", "join it to 'instruction'")
@@ -251,9 +251,9 @@ def _names(record: Record) -> dict[str, str]:
     return {field: _name(record, field) for field in ("id", "source", "category")}
 
 
-def _pair_facts(record: Record) -> dict[str, float]:
-    """`p`, `margin` and `weight` of the record's pairs, where they are given."""
-    facts: dict[str, float] = {}
+def _pair_facts(record: Record) -> dict[str, Any]:
+    """`p`, `margin` and `weight` of the record's pairs, as floats, where they are given."""
+    facts = {}
     for name in ("p", "margin", "weight"):
         value = record.get(name)
         if value is None:
@@ -301,15 +301,15 @@ def _context(record: Record, prompt: tuple[Message, ...]) -> tuple[Message, ...]
     """The prompt after the record's `system` and `history`, where there are any."""
     if "system" not in record and "history" not in record:
         return prompt
-    system, history = (None if record.get(name) in _NOTHING else record[name] for name in ("system", "history"))
-    has_system = _system_of(prompt)
-    head, rest = prompt[:has_system], prompt[has_system:]
-    if system is not None:
+    system, history = (record.get(name) for name in ("system", "history"))
+    start = int(_has_system(prompt))
+    head, rest = prompt[:start], prompt[start:]
+    if system not in _NOTHING:
         turn = Message("system", text("system", system))
-        if head and head != (turn,):
+        if head and _trimmed(head) != _trimmed((turn,)):
             raise RecordError("system", "differs from the prompt's system turn", "give one of the two")
-        head = (turn,)
-    if history is None:
+        head = head or (turn,)
+    if history in _NOTHING:
         return (*head, *rest)
     if [message.role for message in rest] != ["user"]:
         raise RecordError(
@@ -326,7 +326,11 @@ def _context(record: Record, prompt: tuple[Message, ...]) -> tuple[Message, ...]
 _NOTHING: tuple[Any, ...] = (None, "", [], {})
 
 
-def _system_of(turns: tuple[Message, ...]) -> bool:
+def _trimmed(turns: tuple[Message, ...]) -> list[tuple[str, str]]:
+    return [(message.role, message.content.strip()) for message in turns]
+
+
+def _has_system(turns: tuple[Message, ...]) -> bool:
     """Whether they begin with a system turn."""
     return bool(turns) and turns[0].role == "system"
 
@@ -337,43 +341,36 @@ def _several(value: Any) -> Sequence[Any]:
     return value if is_list and value and all(isinstance(one, str | list | tuple) for one in value) else [value]
 
 
-def _response(field: str, value: Any) -> tuple[Message, ...]:
-    return messages(field, value, "assistant")
-
-
 def _answers(
-    prompt: tuple[Message, ...], sides: Sequence[tuple[str, tuple[Message, ...]]]
+    prompt: tuple[Message, ...], sides: Sequence[tuple[str, Any]]
 ) -> tuple[tuple[Message, ...], tuple[tuple[Message, ...], ...]]:
-    """The prompt, and the responses without it: whole conversations begin with its turns.
+    """The prompt, and the responses without it, of text, messages or whole conversations (field and value).
 
-    Such a conversation may leave out the prompt's system turn, and its blanks around turns do not matter. A system turn that
-    all of them begin with and the prompt does not is the prompt's.
+    A whole conversation begins with the prompt's turns, blanks around them aside. It may lack the prompt's system turn; a
+    system turn that all of them have and the prompt lacks is added to the prompt.
     """
-    first = {turns[:1] for _, turns in sides}
-    if len(first) == 1 and _system_of(*first) and not _system_of(prompt):
+    read = [(field, messages(field, value, "assistant")) for field, value in sides]
+    first = {turns[:1] for _, turns in read}
+    if len(first) == 1 and _has_system(*first) and not _has_system(prompt):
         prompt = (*first.pop(), *prompt)
-    beginnings = (prompt, prompt[1:]) if _system_of(prompt) else (prompt,)
+    beginnings = [part for part in (prompt, prompt[int(_has_system(prompt)) :]) if part]
     responses = []
-    for field, turns in sides:
-        said = next((one for one in beginnings if one and _trimmed(turns[: len(one)]) == _trimmed(one)), ())
-        responses.append(turns[len(said) :])
-        _require_answer(field, responses[-1])
+    for field, turns in read:
+        repeated = next((len(b) for b in beginnings if _trimmed(turns[: len(b)]) == _trimmed(b)), 0)
+        responses.append(_answer(field, turns[repeated:]))
     return prompt, tuple(responses)
 
 
-def _trimmed(turns: tuple[Message, ...]) -> list[tuple[str, str]]:
-    return [(message.role, message.content.strip()) for message in turns]
-
-
-def _require_answer(field: str, response: tuple[Message, ...]) -> None:
-    """Raises RecordError if system or user turns open a response: they would follow the prompt's, or repeat them."""
-    if response and response[0].role in ("system", "user"):
+def _answer(field: str, response: tuple[Message, ...]) -> tuple[Message, ...]:
+    """The response, which must not open with turns of a prompt: the model would read them after the prompt's own."""
+    opening = takewhile(lambda message: message.role != "assistant", response)
+    if any(message.role in ("system", "user") for message in opening):
         raise RecordError(
             field,
-            "begins with turns that are not the prompt's",
-            "begin it with the prompt's very turns, or with the answer",
-            f"a {response[0].role} turn before the first answer",
+            "has system or user turns before its first answer that are not the prompt's",
+            "begin it with the prompt's own turns or with the answer; without a prompt, chosen and rejected are read whole",
         )
+    return response
 
 
 def _winner(field: str, value: Any, sides: tuple[str, str]) -> int | None:
@@ -390,13 +387,9 @@ def _winner(field: str, value: Any, sides: tuple[str, str]) -> int | None:
     numbered = sides[0].endswith("1")
     if numbered and number(value) and value in (1, 2):
         return int(value) - 1
-    named = '1, 2, "A", "B"' if numbered else '"A", "B"'
-    raise RecordError(
-        field,
-        "does not say who won",
-        f'give {named}, {sides[0]!r} or {sides[1]!r}; "tie" or null for a tie',
-        repr(value)[:80],
-    )
+    counted = "1 or 2 (the first is 1), " if numbered else ""
+    remedy = f'give {counted}"A" or "B", {sides[0]!r} or {sides[1]!r}, or, for a tie, "tie" or null'
+    raise RecordError(field, "does not say who won", remedy, repr(value)[:80])
 
 
 _SPEAKERS = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "system": "system"}
@@ -435,9 +428,7 @@ def _split(chosen: tuple[Message, ...], rejected: tuple[Message, ...], record: R
             "shares no prompt with 'chosen'",
             "both must begin with the same turns, up to a user turn",
         )
-    responses = (chosen[shared:], rejected[shared:])
-    for field, response in zip(("chosen", "rejected"), responses, strict=True):
-        _require_answer(field, response)
+    responses = (_answer("chosen", chosen[shared:]), _answer("rejected", rejected[shared:]))
     preference = Preference(0, 1, **_pair_facts(record))
     return Comparison(_context(record, chosen[:shared]), responses, (preference,), **_names(record))
 
