@@ -25,15 +25,15 @@ def renderer(template: str) -> Callable[..., str]:
 
     # An overlay, because transformers keeps and shares the environment.
     environment = _compile_jinja_template(template).environment.overlay()
-    checked = environment.getattr
+    checked, undefined = environment.getattr, environment.undefined
     attributes = {LoopContext, environment.globals["namespace"]}
 
     def attribute(owner: Any, name: str) -> Any:
         """`owner.name`, or else `owner["name"]`, as the sandbox gives it."""
         kind = type(owner)
         if kind is dict:
-            if name not in _OF_DICT and name in owner:
-                return owner[name]
+            if name not in _OF_DICT:
+                return owner[name] if name in owner else undefined(obj=owner, name=name)
         elif kind is str:
             if name in _OF_STR:
                 return getattr(owner, name)
