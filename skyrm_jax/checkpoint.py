@@ -22,7 +22,7 @@ from jax.sharding import Mesh
 from skyrm_jax.errors import UserError
 from skyrm_jax.mesh import make_mesh
 from skyrm_jax.models.architecture import Architecture
-from skyrm_jax.models.parameters import Params, abstract, map_table, nested, shardings
+from skyrm_jax.models.parameters import Params, abstract, map_table, nested
 
 FORMAT = 1
 POOLING = "right-most token whose id is not pad_token_id"
@@ -94,7 +94,7 @@ def copy_tokenizer_files(source: Path, target: Path) -> None:
 
 
 def tokenizer_files(folder: Path) -> list[Path]:
-    """The files of a model folder, or of a folder in it, that make its tokenizer."""
+    """The files of a model folder, some of them in a folder of it, that make its tokenizer."""
     known = {
         "tokenizer.json",
         "tokenizer_config.json",
@@ -160,7 +160,7 @@ def locate(path: Path | str, unfinished_ok: bool = False) -> Located | None:
 def restore_params(found: Located, mesh: Mesh | None = None, dtype: Any = None) -> Params:
     """The parameters of a checkpoint, in `dtype` (default: as stored), sharded over `mesh`."""
     if mesh is None:
-        mesh = make_mesh(devices=jax.local_devices()[:1])
+        mesh = _one_device()
     stored = nested({path: jnp.dtype(dtype or name) for path, name in found.meta["dtypes"].items()})
     target = jax.tree.map(
         lambda leaf, leaf_dtype: jax.ShapeDtypeStruct(leaf.shape, leaf_dtype, sharding=leaf.sharding),
@@ -185,10 +185,12 @@ class LoadedModel:
 def load_model(
     source: Path | str, mesh: Mesh | None = None, dtype: Any = None, pad_token_id: int | None = None
 ) -> LoadedModel:
-    """Loads `source`: our checkpoint, a Hugging Face folder, or a Hub id, with no conversion by hand.
+    """Loads `source`: our checkpoint, a Hugging Face folder, or a Hub id (`owner/name`, `owner/name@revision`), with no
+    conversion by hand.
 
     Args:
-        source: what a command's `--checkpoint` takes.
+        source: what a command's `--checkpoint` takes. Of a checkpoint of ours a process reads its own shards; of a
+            Hugging Face folder it reads everything, parameter after parameter: for many processes convert it first.
         mesh: where the parameters go; default one device.
         dtype: of the parameters; default as stored.
         pad_token_id: of a Hugging Face folder, over what its files say.
@@ -201,12 +203,15 @@ def load_model(
         params = restore_params(found, mesh, dtype)
         return LoadedModel(found.architecture, params, found.tokenizer, found.meta, str(source))
     # Imported here: convert writes checkpoints through this module.
-    from skyrm_jax.convert.hf import read_hf, resolve
+    from skyrm_jax.convert.hf import HfWeights, resolve
+    from skyrm_jax.convert.weights import on_mesh
 
     name = None if dtype is None else jnp.dtype(dtype).name
-    architecture, params, tokenizer = read_hf(resolve(str(source)), dtype=name, pad_token_id=pad_token_id)
-    if mesh is not None:
-        params = jax.tree.map(jax.device_put, params, shardings(architecture, mesh))
-    else:
-        params = jax.tree.map(jnp.asarray, params)
-    return LoadedModel(architecture, params, tokenizer, {"source": str(source)}, str(source))
+    folder = resolve(str(source))
+    weights = HfWeights(folder, dtype=name, pad_token_id=pad_token_id)
+    params = on_mesh(weights, _one_device() if mesh is None else mesh, name)
+    return LoadedModel(weights.architecture, params, folder, {"source": str(source)}, str(source))
+
+
+def _one_device() -> Mesh:
+    return make_mesh(devices=jax.local_devices()[:1])

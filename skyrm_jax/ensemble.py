@@ -22,10 +22,12 @@ def combiner(rule: str, k: float = 1.0) -> Combine:
     """The function of a rule; the standard deviation is that of the members (divided by their number).
 
     Raises:
-        UserError: there is no such rule, or k is negative.
+        UserError: there is no such rule, k is negative, or k is given to a rule that has none.
     """
     if rule not in RULES:
         raise UserError(f"there is no ensemble rule {rule!r}: choose from {', '.join(RULES)}")
+    if rule != "mean-std" and k != 1.0:
+        raise UserError(f"k is of the rule mean-std; the rule {rule} has none: leave it out, or choose mean-std")
     if not 0 <= k < np.inf:
         raise UserError(f"k is {k}, but an ensemble may not reward disagreement: give 0 or more")
 

@@ -10,11 +10,11 @@ MEMBERS = [np.array([1.0, 4.0], np.float32), np.array([3.0, 4.0], np.float32), n
 
 
 @pytest.mark.parametrize(
-    ("rule", "expected"),
-    [("mean", [3, 2]), ("min", [1, -2]), ("mean-std", [3 - 2 * np.sqrt(8 / 3), 2 - 2 * np.sqrt(8)])],
+    ("rule", "k", "expected"),
+    [("mean", 1, [3, 2]), ("min", 1, [1, -2]), ("mean-std", 2, [3 - 2 * np.sqrt(8 / 3), 2 - 2 * np.sqrt(8)])],
 )
-def test_rules(rule: str, expected: list[float]) -> None:
-    combined = combiner(rule, k=2)(MEMBERS)
+def test_rules(rule: str, k: float, expected: list[float]) -> None:
+    combined = combiner(rule, k)(MEMBERS)
     assert combined.dtype == np.float32
     np.testing.assert_allclose(combined, expected, rtol=1e-6)
 
@@ -30,3 +30,6 @@ def test_what_makes_no_sense_is_refused() -> None:
         combiner("median")
     with pytest.raises(UserError, match="may not reward disagreement"):
         combiner("mean-std", -1.0)
+    for rule in ("mean", "min"):
+        with pytest.raises(UserError, match="k is of the rule mean-std"):
+            combiner(rule, 0.5)

@@ -48,7 +48,6 @@ MODELS = {
 """Name on the Hub, under Skywork/ -> its config."""
 
 
-
 @dataclass(frozen=True)
 class Believed:
     """What a family's own template writes around a response.
@@ -130,9 +129,12 @@ def verify(model: str, source: str, with_rewards: bool) -> Iterator[Row]:
         yield Row(model, finding.name, "well", f"{finding.status}: {finding.value}", finding.status != "ill")
     if patient.chat is None:
         return
-    yield from template(model, TEMPLATES[expected.model_type], patient.chat)
-    if with_rewards and model in REWARDS:
-        yield from rewards(model, source)
+    try:
+        yield from template(model, TEMPLATES[expected.model_type], patient.chat)
+        if with_rewards and model in REWARDS:
+            yield from rewards(model, source)
+    except UserError as error:
+        yield Row(model, "the example can be scored", "yes", str(error), False)
 
 
 def template(model: str, expected: Believed, chat: Chat) -> Iterator[Row]:
@@ -146,7 +148,7 @@ def template(model: str, expected: Believed, chat: Chat) -> Iterator[Row]:
     rendered = chat.tokenizer(chat.render(conversation), add_special_tokens=False)["input_ids"]
     bos = leading(rendered, chat.tokenizer.bos_token_id)
     yield Row(model, "template: BOS tokens", str(expected.bos), str(bos), expected.bos == bos)
-    pads = ids.count(chat.pad_token_id)
+    pads = sum(token == chat.pad_token_id for token in ids)
     yield Row(model, "template: pad tokens", "0", str(pads), pads == 0)
 
 
@@ -164,7 +166,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS), metavar="NAME")
     parser.add_argument("--folder", type=Path, help="where the models are, each in a folder of its name")
-    parser.add_argument("--no-rewards", action="store_true", help="do not load the models to score the README's example")
+    parser.add_argument(
+        "--no-rewards", action="store_true", help="do not load the models to score the README's example"
+    )
     parser.add_argument("--json", type=Path)
     args = parser.parse_args(arguments)
     rows: list[Row] = []

@@ -18,17 +18,16 @@ def model_card(architecture: Architecture, dtype: str, provenance: Mapping[str, 
     """
     run = provenance.get("config") or {}
     base = provenance.get("base") or run.get("model", {}).get("base")
-    data = provenance.get("data") or run.get("data", {}).get("sources") or run.get("data", {}).get("store")
     made_with = provenance.get("versions") or versions()
     facts: dict[str, Any] = {
         "base": base or ("random initialisation" if run else "not recorded"),
-        "preference data": data or "none recorded",
+        "preference data": preference_data(provenance) or "none recorded",
         "chat template (sha256)": provenance.get("template_hash") or "not recorded",
         "scored token": f"{POOLING} ({architecture.pad_token_id})",
         "parameters": f"{architecture.parameter_count():,}, {dtype}",
         "made with": ", ".join(f"{package} {number}" for package, number in made_with.items()),
     }
-    for name in ("revision", "commit", "average_of", "head", "max_tokens"):
+    for name in ("revision", "commit", "average_of", "member_templates", "head", "max_tokens"):
         if provenance.get(name) is not None:
             facts[name.replace("_", " ")] = provenance[name]
     if run:
@@ -65,6 +64,12 @@ with torch.no_grad():
     print(model(ids).logits[0, 0].item())
 ```
 """
+
+
+def preference_data(provenance: Mapping[str, Any]) -> Any:
+    """What the metadata of a checkpoint say that it was trained on, or None."""
+    data = (provenance.get("config") or {}).get("data", {})
+    return provenance.get("data") or data.get("sources") or data.get("store")
 
 
 def _cell(value: Any) -> str:

@@ -25,18 +25,22 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
         command.add_argument("--dtype", choices=DTYPES, default="keep", help="dtype of the weights written")
         return command
 
-    hf = add("from-hf", "SRC", "folder or Hub id", "import a causal LM (fresh head) or a reward model")
-    gguf = add("from-gguf", "FILE", "a GGUF file, or package:NAME for the one in an installed package",
+    hub = "Hub id: owner/name or owner/name@revision"
+    hf = add("from-hf", "SRC", f"Hugging Face folder, or {hub}", "import a causal LM (fresh head) or a reward model")
+    gguf = add("from-gguf", "FILE", "a GGUF file; owner/name/FILE.gguf or owner/name/FILE.gguf@revision for one on the "
+               "Hub; or package:NAME for the one in an installed package",
                "import a Llama or Qwen3 GGUF file (fresh head)")  # fmt: skip
-    out = add("to-hf", "CHECKPOINT", "our checkpoint", "export a reward model for transformers")
+    out = add(
+        "to-hf", "MODEL", f"our checkpoint, Hugging Face folder, or {hub}", "export a reward model for transformers"
+    )
     mean = commands.add_parser("average", help="the mean of several models of one architecture")
-    mean.add_argument("sources", nargs="+", metavar="MODEL", help="our checkpoints, Hugging Face folders or Hub ids")
+    mean.add_argument("sources", nargs="+", metavar="MODEL", help=f"our checkpoint, Hugging Face folder, or {hub}")
     mean.add_argument("--out", required=True, help="folder to write; must not exist or be empty")
     mean.add_argument("--weights", nargs="+", type=float, metavar="W", help="one for each model (default: equal)")
     mean.add_argument("--dtype", choices=DTYPES, default="keep", help="of the result (default: the first model's)")
     for command in (hf, gguf):
         command.add_argument("--pad-token", help="text of the pad token, over what the files say")
-    hf.add_argument("--revision", help="of a Hub id")
+    hf.add_argument("--revision", help="of a Hub id: branch, tag or commit")
     gguf.add_argument("--tokenizer", help="folder of the tokenizer to use instead of the file's own")
     out.add_argument("--max-shard-gib", type=float, default=5.0, help="largest safetensors file (default 5)")
     return parser.parse_args(argv)
@@ -74,6 +78,7 @@ def from_hf(source: str, out: Path, pad_token: str | None, dtype: str | None, re
 def from_gguf(source: str, out: Path, pad_token: str | None, dtype: str | None, tokenizer: str | None) -> None:
     """Imports a GGUF file as a checkpoint of ours."""
     from skyrm_jax.convert.gguf import GgufWeights, find_file
+    from skyrm_jax.convert.hf import commit
     from skyrm_jax.folders import require_vacant
 
     require_vacant(out)
@@ -81,8 +86,8 @@ def from_gguf(source: str, out: Path, pad_token: str | None, dtype: str | None, 
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(tokenizer or temporary)
         weights = GgufWeights(file, folder, pad_token, build=tokenizer is None)
-        name = source if source.startswith("package:") else file.name
-        _save(out, weights, folder, dtype, {"base": f"{name} ({file.name})", "head": "fresh, zero"})
+        name = file.name if Path(source).is_file() else f"{source} ({file.name})"
+        _save(out, weights, folder, dtype, {"base": name, "head": "fresh, zero", **commit(file)})
 
 
 def to_hf(source: str, out: Path, dtype: str | None, max_shard_gib: float) -> None:
@@ -93,12 +98,13 @@ def to_hf(source: str, out: Path, dtype: str | None, max_shard_gib: float) -> No
     if not 0 < max_shard_gib < math.inf:
         raise UserError("--max-shard-gib must be positive")
     model = open_model(source, dtype)
-    write_hf(out, model.weights, model.tokenizer, dtype, int(max_shard_gib * GIB), model.meta)
+    write_hf(out, model.weights, model.tokenizer, dtype, int(max_shard_gib * GIB), _described(model))
     _say(out, model.weights.architecture)
 
 
 def average(sources: list[str], out: Path, shares: list[float] | None, dtype: str | None) -> None:
     """Writes the mean of several models of one architecture as a checkpoint of ours."""
+    from skyrm_jax.convert.card import preference_data
     from skyrm_jax.convert.sources import open_model, tokenizer_digest
     from skyrm_jax.convert.weights import AveragedWeights
     from skyrm_jax.folders import require_vacant
@@ -110,22 +116,42 @@ def average(sources: list[str], out: Path, shares: list[float] | None, dtype: st
     for source, model in zip(sources, models, strict=True):
         if tokenizer_digest(model.tokenizer) != tokenizer_digest(models[0].tokenizer):
             print(f"note: the tokenizer of {source} is not that of {sources[0]}, which the average gets")
-    _save(out, weights, models[0].tokenizer, dtype, {"base": "average", "average_of": of, "head": "averaged"})
+    members = {source: _described(model) for source, model in zip(sources, models, strict=True)}
+    data = {source: preference_data(meta) for source, meta in members.items()}
+    provenance = {
+        "base": "average",
+        "average_of": of,
+        "head": "averaged",
+        "data": data if any(data.values()) else None,
+        "member_templates": {source: meta["template_hash"] for source, meta in members.items()},
+    }
+    _save(out, weights, models[0].tokenizer, dtype, provenance)
 
 
 def _save(out: Path, weights: Any, tokenizer: Path, dtype: str | None, provenance: dict[str, Any]) -> None:
-    from skyrm_jax.chat import Chat
     from skyrm_jax.convert.streamed import write_checkpoint
 
-    try:
-        chat = Chat.load(tokenizer, weights.architecture.pad_token_id)
-    except UserError as error:  # a base model without a chat template gets one when it is trained
-        provenance["template_hash"] = None
-        print(f"note: {error}")
-    else:
-        provenance |= {"template_hash": chat.template_hash, "tokenizer_hash": chat.tokenizer_hash}
-    write_checkpoint(out, weights, tokenizer, provenance, dtype)
+    write_checkpoint(out, weights, tokenizer, {**provenance, **_chat(tokenizer, weights.architecture)}, dtype)
     _say(out, weights.architecture)
+
+
+def _described(model: Any) -> dict[str, Any]:
+    """What is recorded about an OpenedModel, the hashes of its tokenizer being found where they are not."""
+    if "template_hash" in model.meta:
+        return dict(model.meta)
+    return {**model.meta, **_chat(model.tokenizer, model.weights.architecture)}
+
+
+def _chat(tokenizer: Path, architecture: Any) -> dict[str, str | None]:
+    """What is recorded of a tokenizer: hashes of its chat template and of itself."""
+    from skyrm_jax.chat import Chat
+
+    try:
+        chat = Chat.load(tokenizer, architecture.pad_token_id)
+    except UserError as error:  # a base model without a chat template gets one when it is trained
+        print(f"note: {error}")
+        return {"template_hash": None}
+    return {"template_hash": chat.template_hash, "tokenizer_hash": chat.tokenizer_hash}
 
 
 def _say(out: Path, architecture: Any) -> None:

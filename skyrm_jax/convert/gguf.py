@@ -154,7 +154,7 @@ def _open(file: Path) -> Any:
                 ends.append((field.name, start_offs + int(offset[0]) + int(np.prod(dims)) // block * nbytes))
             cut = first_beyond(ends, file.stat().st_size)
             if cut is not None:
-                raise UserError(f"{file} is cut short: it ends within or before tensor {cut}; fetch it again")
+                raise UserError(f"{file} is cut short: tensor {cut} is the first that is not all there; fetch it again")
             super()._build_tensors(start_offs, fields)
 
     try:

@@ -85,7 +85,7 @@ def split_revision(source: str, revision: str | None = None) -> tuple[str, str |
 def commit(path: Path) -> dict[str, str]:
     """The commit of a folder or file that the Hub client fetched, as provenance."""
     for folder in (path, *path.parents):
-        if folder.parent.name == "snapshots":
+        if folder.parent.name == "snapshots" and re.fullmatch("[0-9a-f]{40}", folder.name):
             return {"commit": folder.name}
     return {}
 

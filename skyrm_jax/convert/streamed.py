@@ -19,8 +19,8 @@ import orbax.checkpoint as ocp
 import tensorstore as ts
 
 from skyrm_jax.checkpoint import copy_tokenizer, metadata
-from skyrm_jax.convert.names import HfTensor, hf_tensors
-from skyrm_jax.convert.weights import EVERYTHING, Weights, cast, row_blocks, stored_dtype
+from skyrm_jax.convert.names import HfTensor
+from skyrm_jax.convert.weights import EVERYTHING, Weights, by_path, cast, row_blocks, stored_dtype
 from skyrm_jax.folders import made_whole
 from skyrm_jax.models.parameters import ParameterSpec, Params, flattened, map_table
 
@@ -53,9 +53,7 @@ class StreamedArray:
 
 def streamed(weights: Weights, dtype: str | None = None) -> Params:
     """`weights` as a tree of StreamedArrays laid out as `parameter_table`, in `dtype` (default: their own)."""
-    tensors: dict[str, list[HfTensor]] = {}
-    for tensor in hf_tensors(weights.architecture):
-        tensors.setdefault(tensor.path, []).append(tensor)
+    tensors = by_path(weights.architecture)
 
     def leaf(path: str, spec: ParameterSpec) -> StreamedArray:
         target = stored_dtype(weights, path, dtype)

@@ -7,13 +7,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import jax
 import ml_dtypes
 import numpy as np
+from jax.sharding import Mesh, NamedSharding
 
 from skyrm_jax.convert.names import HfTensor, hf_tensors
 from skyrm_jax.errors import UserError
 from skyrm_jax.models.architecture import COMPUTED, Architecture
-from skyrm_jax.models.parameters import Params, flattened, nested, parameter_table
+from skyrm_jax.models.parameters import Params, flattened, map_table, nested, parameter_table, shardings
 
 DTYPES: dict[str, np.dtype[Any]] = {
     "float32": np.dtype(np.float32),
@@ -53,14 +55,39 @@ def in_memory(weights: Weights, dtype: str | None = None) -> Params:
     Args:
         dtype: of the parameters; default their own.
     """
-    table = parameter_table(weights.architecture)
-    flat: dict[str, np.ndarray] = {}
-    for tensor in hf_tensors(weights.architecture):
-        if tensor.path not in flat:
-            flat[tensor.path] = np.empty(table[tensor.path].shape, stored_dtype(weights, tensor.path, dtype))
-        value = cast(weights.read(tensor), flat[tensor.path].dtype, tensor.name)
-        flat[tensor.path][... if tensor.layer is None else tensor.layer] = value.T if tensor.transpose else value
-    return nested(flat)
+    tensors = by_path(weights.architecture)
+    return map_table(weights.architecture, lambda path, _: _stacked(weights, tensors[path], dtype))
+
+
+def on_mesh(weights: Weights, mesh: Mesh, dtype: str | None = None) -> Params:
+    """The same as arrays sharded over `mesh`; no process holds more than its shards and one parameter."""
+    tensors = by_path(weights.architecture)
+
+    def leaf(path: str, sharding: NamedSharding) -> jax.Array:
+        whole = _stacked(weights, tensors[path], dtype)
+        return jax.make_array_from_callback(whole.shape, sharding, lambda index: whole[index])
+
+    split = flattened(shardings(weights.architecture, mesh))
+    return nested({path: leaf(path, sharding) for path, sharding in split.items()})
+
+
+def by_path(architecture: Architecture) -> dict[str, list[HfTensor]]:
+    """The tensors that each parameter is made of, in the order of layers."""
+    tensors: dict[str, list[HfTensor]] = {}
+    for tensor in hf_tensors(architecture):
+        tensors.setdefault(tensor.path, []).append(tensor)
+    return tensors
+
+
+def _stacked(weights: Weights, tensors: Sequence[HfTensor], dtype: str | None) -> np.ndarray:
+    """One parameter, from all its tensors."""
+    path = tensors[0].path
+    shape = parameter_table(weights.architecture)[path].shape
+    whole = np.empty(shape, stored_dtype(weights, path, dtype))
+    for tensor in tensors:
+        value = cast(weights.read(tensor), whole.dtype, tensor.name)
+        whole[... if tensor.layer is None else tensor.layer] = value.T if tensor.transpose else value
+    return whole
 
 
 def stored_dtype(weights: Weights, path: str, dtype: str | None) -> np.dtype[Any]:

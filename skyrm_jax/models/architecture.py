@@ -161,7 +161,7 @@ class Architecture:
         Defaults of absent keys are those of transformers' config classes. Raises `UserError` naming the key.
         """
         model_type = config.get("model_type")
-        if not isinstance(model_type, str) or model_type not in HF_NAMES:
+        if model_type not in tuple(HF_NAMES):  # of a tuple, which asks no hash of what may be a list
             raise UserError(
                 f"config.json: model_type {model_type!r} is not implemented; this package reads {sorted(HF_NAMES)}"
             )

@@ -17,6 +17,7 @@ from small_models import (
     safetensors_in,
 )
 
+from skyrm_jax.checkpoint import locate
 from skyrm_jax.convert.cli import main
 from skyrm_jax.convert.gguf import GgufWeights, find_file
 from skyrm_jax.convert.gguf_tokenizer import build_tokenizer
@@ -226,18 +227,77 @@ REJECTED = [
     (r"rope\.dimension_count=8", {"rope.dimension_count": 8}),
     (r"blk\.1\.ffn_up\.weight is missing", {"drop": "model.layers.1.mlp.up_proj.weight"}),
     (r"attn_q\.bias is not part", {"tensors": {"blk.0.attn_q.bias": torch.zeros(64)}}),
-    (r"output_norm\.weight has shape", {"tensors": {"model.norm.weight": torch.zeros(40)}}),
+    (r"output_norm\.weight has shape \(40,\)", {"tensors": {"model.norm.weight": torch.zeros(40)}}),
+    (r"output_norm\.weight has shape \(60,\)", {"tensors": {"model.norm.weight": torch.zeros(60)}}),
+    (r"token_embd\.weight has shape \(120, 48\)", {"tensors": {"model.embed_tokens.weight": torch.zeros(120, 48)}}),
+    (
+        r"blk\.1\.attn_q\.weight has shape \(128, 48\)",
+        {"tensors": {"model.layers.1.self_attn.q_proj.weight": torch.zeros(128, 48)}},
+    ),
+    (
+        r"blk\.0\.ffn_up\.weight has shape \(48, 80\)",
+        {"tensors": {"model.layers.0.mlp.up_proj.weight": torch.zeros(48, 80)}},
+    ),
     (r"tokenizer \(model None.*--tokenizer", {"build": True}),
 ]
 
 
 @pytest.mark.parametrize("message, changes", REJECTED, ids=[case[0] for case in REJECTED])
 def test_what_a_gguf_file_gets_wrong_is_named(tmp_path, message, changes):
-    build = changes.get("build", False)
+    tokenizer = [] if changes.get("build") else ["--tokenizer", str(tmp_path)]
     file = tmp_path / "model.gguf"
     write_gguf(file, hf_model(LLAMA_SMALL), **{key: value for key, value in changes.items() if key != "build"})
     with pytest.raises(UserError, match=message):
-        read_gguf(file, tmp_path, build=build)
+        main(["from-gguf", str(file), str(tmp_path / "ours"), *tokenizer])
+    assert not (tmp_path / "ours").exists()
+
+
+@pytest.mark.parametrize("name", ["token_embd.weight", "blk.1.ffn_up.weight"])
+def test_a_file_that_was_cut_short_names_its_first_missing_tensor(tmp_path, name):
+    file = tmp_path / "model.gguf"
+    write_gguf(file, hf_model(LLAMA_SMALL))
+    tensor = next(tensor for tensor in gguf.GGUFReader(file).tensors if tensor.name == name)
+    whole = file.read_bytes()
+    for size in (tensor.data_offset, tensor.data_offset + tensor.n_bytes - 1):
+        file.write_bytes(whole[:size])
+        with pytest.raises(UserError, match=rf"model\.gguf is cut short: tensor {name} is the first"):
+            main(["from-gguf", str(file), str(tmp_path / "ours"), "--tokenizer", str(tmp_path)])
+    file.write_bytes(whole[:300])
+    with pytest.raises(UserError, match="ends within its header"):
+        main(["from-gguf", str(file), str(tmp_path / "ours"), "--tokenizer", str(tmp_path)])
+
+
+def test_files_on_the_hub_are_fetched_alone(tmp_path, monkeypatch):
+    import huggingface_hub
+
+    asked: list[tuple[str, str, str | None]] = []
+    snapshot = tmp_path / "snapshots" / ("c" * 40)
+
+    def fetch(repo: str, file: str, *, revision: str | None) -> str:
+        asked.append((repo, file, revision))
+        return str(snapshot / file)
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fetch)
+    assert find_file("owner/name/model.gguf") == snapshot / "model.gguf"
+    assert find_file("owner/name/part/model-Q8_0.gguf@v2") == snapshot / "part" / "model-Q8_0.gguf"
+    assert asked == [("owner/name", "model.gguf", None), ("owner/name", "part/model-Q8_0.gguf", "v2")]
+
+    (snapshot / "part").mkdir(parents=True)
+    write_gguf(snapshot / "part" / "model.gguf", hf_model(QWEN3_SMALL))
+    source = "owner/name/part/model.gguf@main"
+    main(["from-gguf", source, str(tmp_path / "ours"), "--tokenizer", str(tmp_path)])
+    meta = locate(tmp_path / "ours").meta
+    assert source in meta["base"] and meta["commit"] == "c" * 40
+
+    def fail(*_: Any, **__: Any) -> str:
+        raise ConnectionError("no route")
+
+    monkeypatch.setattr(huggingface_hub, "hf_hub_download", fail)
+    with pytest.raises(UserError, match=r"owner/name/model\.gguf: there is no such file.*no route"):
+        find_file("owner/name/model.gguf")
+    for source in ("name/model.gguf", "owner/name/model.bin", "./owner/name/model.gguf"):
+        with pytest.raises(UserError, match=r"there is no such file$"):
+            find_file(source)
 
 
 def test_files_and_packages_that_are_not_there(tmp_path):

@@ -60,6 +60,9 @@ def test_import_and_export_give_back_identical_tensors(tmp_path, base, dtype):
     save(tmp_path / "hf", BASES[base], dtype)
     add_tokenizer(tmp_path / "hf")
     assert len(list((tmp_path / "hf").glob("*.safetensors"))) > 2
+    more = "additional_chat_templates/tool_use.jinja"
+    (tmp_path / "hf" / more).parent.mkdir()
+    (tmp_path / "hf" / more).write_text("{{ messages[0].content }}")
     main(["from-hf", str(tmp_path / "hf"), str(tmp_path / "ours")])
     main(["to-hf", str(tmp_path / "ours"), str(tmp_path / "back"), "--max-shard-gib", "0.00003"])
     before, after = safetensors_in(tmp_path / "hf"), safetensors_in(tmp_path / "back")
@@ -70,13 +73,13 @@ def test_import_and_export_give_back_identical_tensors(tmp_path, base, dtype):
             after[name].shape,
             after[name].tobytes(),
         )
-    for name in ("tokenizer.json", "tokenizer_config.json"):
+    for name in ("tokenizer.json", "tokenizer_config.json", more):
         assert (tmp_path / "hf" / name).read_bytes() == (tmp_path / "back" / name).read_bytes()
     index = json.loads((tmp_path / "back" / "model.safetensors.index.json").read_text())
     assert index["metadata"]["total_size"] == sum(value.nbytes for value in before.values())
     assert set(index["weight_map"].values()) == {file.name for file in (tmp_path / "back").glob("*.safetensors")}
     assert json.loads((tmp_path / "back" / "config.json").read_text())["dtype"] == dtype
-    assert len({file.stat().st_mode for file in (tmp_path / "back").iterdir()}) == 1
+    assert len({file.stat().st_mode for file in (tmp_path / "back").iterdir() if file.is_file()}) == 1
 
 
 @pytest.mark.parametrize("base", BASES)
@@ -155,7 +158,6 @@ def test_a_checkpoint_remembers_where_it_came_from(tmp_path, capsys):
     main(["to-hf", str(tmp_path / "ours"), str(tmp_path / "out")])
     card = (tmp_path / "out" / "README.md").read_text()
     assert str(tmp_path / "hf") in card and loaded.meta["template_hash"] in card and "right-most token" in card
-    assert "transformers" in card
 
 
 PAD_CASES = [
@@ -238,7 +240,20 @@ def test_damaged_folders_are_explained(tmp_path):
     save(tmp_path, BASES["qwen3"])
     shard = sorted(tmp_path.glob("*.safetensors"))[1]
     whole = shard.read_bytes()
-    shard.write_bytes(whole[: len(whole) // 2])
+    begin = 8 + int.from_bytes(whole[:8], "little")
+    for name, tensor in json.loads(whole[8:begin]).items():
+        if name != "__metadata__":
+            for size in (tensor["data_offsets"][0], tensor["data_offsets"][1] - 1):
+                shard.write_bytes(whole[: begin + size])
+                with pytest.raises(
+                    UserError, match=f"{shard.name} is damaged or cut short: tensor {name} is the first"
+                ):
+                    read_hf(tmp_path)
+    for size in (0, 7, begin - 1):
+        shard.write_bytes(whole[:size])
+        with pytest.raises(UserError, match=f"{shard.name} is damaged.*within its header"):
+            read_hf(tmp_path)
+    shard.write_bytes(whole[:8] + b"[" * (begin - 8) + whole[begin:])
     with pytest.raises(UserError, match=f"{shard.name} is damaged"):
         read_hf(tmp_path)
     shard.unlink()
@@ -256,6 +271,11 @@ def test_sources_that_are_neither_folder_nor_hub_id(tmp_path):
             resolve(source)
     with pytest.raises(UserError, match="--revision"):
         resolve(str(tmp_path), "main")
+    for source, revision in (("owner/name@v1", "v2"), ("owner/name@", None)):
+        with pytest.raises(UserError, match="give one revision"):
+            resolve(source, revision)
+    (tmp_path / "a@b").mkdir()
+    assert resolve(str(tmp_path / "a@b")) == tmp_path / "a@b"
 
 
 def test_hub_ids_are_fetched_without_code_and_pickles_only_where_nothing_else_is(tmp_path, monkeypatch):
@@ -284,6 +304,32 @@ def test_hub_ids_are_fetched_without_code_and_pickles_only_where_nothing_else_is
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
     with pytest.raises(UserError, match=r"owner/name is not a folder.*no route"):
         resolve("owner/name")
+
+
+def test_every_command_takes_the_revision_of_a_hub_id(tmp_path, monkeypatch):
+    import huggingface_hub
+
+    snapshot = tmp_path / "snapshots" / ("a" * 40)
+    save(snapshot, BASES["qwen3"])
+    add_tokenizer(snapshot)
+    asked: list[tuple[str, str | None]] = []
+
+    def fetch(repo: str, *, revision: str | None, **_: Any) -> str:
+        asked.append((repo, revision))
+        return str(snapshot)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
+    source = "owner/name@refs/pr/1"
+    main(["from-hf", source, str(tmp_path / "in")])
+    main(["to-hf", source, str(tmp_path / "out")])
+    main(["average", source, source, "--out", str(tmp_path / "mean")])
+    loaded = load_model(source)
+    assert loaded.architecture.pad_token_id == 7
+    assert asked == [("owner/name", "refs/pr/1")] * 5
+    found = load_model(str(tmp_path / "in")).meta
+    assert (found["base"], found["commit"]) == (source, "a" * 40)
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert source in card and "a" * 40 in card and found["template_hash"] in card
 
 
 def test_writing_never_leaves_half_a_folder(tmp_path, monkeypatch):

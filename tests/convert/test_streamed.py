@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -104,6 +105,61 @@ def test_every_mesh_restores_its_own_shards(tmp_path: Path, tokenizer: Path, mon
     command = [sys.executable, "-c", ON_MESHES, str(tmp_path / "out")]
     done = subprocess.run(command, env=env, capture_output=True, text=True)
     assert done.stdout.split() == ["8", "8", "8"], done.stderr
+
+
+IN_TWO_PROCESSES = """
+import json, sys, jax, numpy as np, tensorstore as ts
+jax.config.update("jax_num_cpu_devices", 2)
+ours, hf, address, process = sys.argv[1:]
+jax.distributed.initialize(address, 2, int(process))
+from skyrm_jax import checkpoint
+from skyrm_jax.convert.hf import read_hf
+from skyrm_jax.mesh import make_mesh
+from skyrm_jax.models.parameters import flattened
+
+def bytes_read():
+    metrics = ts.experimental_collect_matching_metrics("/tensorstore/kvstore/file/bytes_read")
+    return sum(value["value"] for metric in metrics for value in metric["values"])
+
+found, expected = checkpoint.locate(ours), flattened(read_hf(hf)[1])
+for sizes in [(1, 4, 1), (1, 2, 2)]:
+    before = bytes_read()
+    restored = flattened(jax.block_until_ready(checkpoint.restore_params(found, make_mesh(*sizes))))
+    shards = {(path, str(shard.index)): shard.data.nbytes
+              for path, value in restored.items() for shard in value.addressable_shards}
+    print(json.dumps([sizes, bytes_read() - before, sum(shards.values())]))
+    for tree in (restored, flattened(checkpoint.load_model(hf, make_mesh(*sizes)).params)):
+        for path, value in tree.items():
+            assert value.sharding == restored[path].sharding
+            for shard in value.addressable_shards:
+                assert np.array_equal(np.asarray(shard.data), expected[path][shard.index]), (sizes, path)
+"""
+
+
+def test_each_process_reads_only_its_own_shards(
+    tmp_path: Path, tokenizer: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As TensorStore counts the bytes, on two processes of two devices each."""
+    monkeypatch.setattr(streamed, "CHUNK_BYTES", 2**10)
+    model = MemoryWeights.of(QWEN3, random_params(QWEN3))
+    write_checkpoint(tmp_path / "out", model, tokenizer, {})
+    write_hf(tmp_path / "hf", model, tokenizer)
+    whole = sum(array.nbytes for array in model.flat.values())
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        address = f"localhost:{free.getsockname()[1]}"
+    command = [sys.executable, "-c", IN_TWO_PROCESSES, str(tmp_path / "out"), str(tmp_path / "hf"), address]
+    both = [
+        subprocess.Popen([*command, str(process)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for process in range(2)
+    ]
+    for process in both:
+        out, errors = process.communicate(timeout=300)
+        assert process.returncode == 0, errors
+        answers = [json.loads(line) for line in out.splitlines() if line.startswith("[[")]
+        assert len(answers) == 2
+        for sizes, read, shards in answers:
+            assert shards <= read <= 1.02 * shards < 0.6 * whole, sizes
 
 
 def test_what_orbax_saved_itself_is_read_layer_by_layer(tmp_path: Path, tokenizer: Path) -> None:
@@ -279,6 +335,12 @@ def test_a_torch_pickle_is_read_as_plain_tensors_only(tmp_path: Path, hf: Path) 
     with pytest.raises(UserError, match=r"part0\.bin cannot be read as plain tensors"):
         main(["from-hf", str(hf), str(tmp_path / "evil")])
     assert not (tmp_path / "owned").exists()
+
+
+def test_orbax_has_nothing_to_warn_of(tmp_path: Path, hf: Path) -> None:
+    command = [sys.executable, "-m", "skyrm_jax.convert", "from-hf", str(hf), str(tmp_path / "ours")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "WARNING" not in done.stderr and "absl" not in done.stderr
 
 
 def test_a_resized_vocabulary_is_the_models(tmp_path: Path, tokenizer: Path) -> None:

@@ -1,8 +1,11 @@
 """The conversion benchmark, and with its weights a round trip of every published architecture."""
 
 import json
+import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -45,21 +48,59 @@ def test_memory_stays_far_below_the_models_size(tmp_path: Path, tool: Any) -> No
     assert result["byte_identical"] and result["gib"] > 2.25 and result["peak_rss_gib"] < 1.75
 
 
-def test_the_benchmark_runs_and_reports(
-    tmp_path: Path, tool: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    bench = tool("bench_convert")
+@pytest.fixture
+def tiny(tmp_path: Path) -> str:
+    """The config of a model of 70 kB."""
     config = tmp_path / "tiny.yaml"
     config.write_text(
         "data: {sources: [x.jsonl]}\nmodel:\n  architecture: {model_type: qwen3, vocab_size: 300, hidden_size: 32,"
         " intermediate_size: 48, num_hidden_layers: 4, num_attention_heads: 4, num_key_value_heads: 2, head_dim: 8,"
         " pad_token_id: 0}\n"
     )
-    out = tmp_path / "out.json"
-    bench.main(["--config", str(config), "--folder", str(tmp_path / "work"), "--layers", "2", "--json", str(out)])
+    return str(config)
+
+
+def test_the_benchmark_runs_and_reports(
+    tmp_path: Path, tool: Any, tiny: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And at no time holds more than the original and two others of its size."""
+    bench = tool("bench_convert")
+    work, out = tmp_path / "work", tmp_path / "out.json"
+    (work / "copy").mkdir(parents=True)  # of a run that was interrupted
+    beside: list[set[str]] = []
+    copy, check_equal = bench.copy, bench.check_equal
+    monkeypatch.setattr(bench, "copy", lambda *given: beside.append(set(os.listdir(work))) or copy(*given))
+    monkeypatch.setattr(
+        bench, "check_equal", lambda *given: beside.append(set(os.listdir(work))) or check_equal(*given)
+    )
+    bench.main(["--config", tiny, "--folder", str(work), "--layers", "2", "--json", str(out)])
+    assert beside == [{"hf"}, {"hf", "ours", "back"}, {"hf"}] and os.listdir(work) == ["hf"]
     result = json.loads(out.read_text())
     assert result["byte_identical"] and result["peak_rss_gib"] > 0
     assert result["ratio"] == result["seconds"] / (2 * result["cp_seconds"])
+
+
+def test_without_a_folder_nothing_is_left(
+    tmp_path: Path, tool: Any, tiny: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bench = tool("bench_convert")
+    monkeypatch.setattr(bench, "peak_kib", lambda *arguments: 0)
+    monkeypatch.setattr(bench, "round_trip", lambda source, ours, back, _: shutil.copytree(source, back) and (1, 2, 3))
+    out = tmp_path / "new" / "out.json"
+    bench.main(["--config", tiny, "--json", str(out)])
+    assert json.loads(out.read_text())["seconds"] == 3 and os.listdir(tmp_path / "new") == ["out.json"]
+
+
+def test_a_disk_without_room_is_refused(tmp_path: Path, tool: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the defaults of the issue, from any folder: three times the 15 GB of Llama-3.1-8B."""
+    bench = tool("bench_convert")
+    free = 3 * 2 * architecture("llama3.1_8b").parameter_count()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(bench.shutil, "disk_usage", lambda folder: SimpleNamespace(free=free))
+    with pytest.raises(SystemExit, match=r"has 45\.0 GB free, and 45\.5 GB are needed"):
+        bench.main(["--json", "out.json"])
+    assert os.listdir(tmp_path) == []
+    bench.require_room(tmp_path, int(free / 1.02))
 
 
 def test_a_difference_is_not_overlooked(tmp_path: Path, tool: Any) -> None:
