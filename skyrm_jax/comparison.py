@@ -3,8 +3,8 @@
 `forms.parse` reads every accepted shape of record; `to_record` writes the native one.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from skyrm_jax.errors import RecordError
@@ -92,8 +92,19 @@ class Comparison:
         """The whole conversation of response `k`."""
         return self.prompt + self.responses[k]
 
+    def without(self, removed: Collection[int]) -> Self:
+        """This without the responses `removed` and the preferences that name them."""
+        left = [k for k in range(len(self.responses)) if k not in removed]
+        number = {k: i for i, k in enumerate(left)}
+        preferences = tuple(
+            replace(p, winner=number[p.winner], loser=number[p.loser])
+            for p in self.preferences
+            if p.winner in number and p.loser in number
+        )
+        return replace(self, responses=tuple(self.responses[k] for k in left), preferences=preferences)
+
     def check(self, training: bool) -> None:
-        """Raises RecordError unless this can be scored and, with `training`, learned from."""
+        """Raises RecordError unless this can be scored and, with `training`, something can be learned from it."""
         if not any(message.role == "user" for message in self.prompt):
             raise RecordError("prompt", "has no user turn", "a comparison needs a prompt shared by all its responses")
         if self.prompt[-1].role == "assistant":
@@ -111,9 +122,12 @@ class Comparison:
                     f"response {k}",
                 )
         for preference in self.preferences:
-            self._check_preference(preference, training)
+            self._check_preference(preference)
+        pairs = [(p.winner, p.loser) for p in self.preferences]
+        if training and pairs and all(self.responses[winner] == self.responses[loser] for winner, loser in pairs):
+            raise IdenticalResponses(*pairs[0])
 
-    def _check_preference(self, preference: Preference, training: bool) -> None:
+    def _check_preference(self, preference: Preference) -> None:
         winner, loser, count = preference.winner, preference.loser, len(self.responses)
         if not (0 <= winner < count and 0 <= loser < count):
             raise RecordError(
@@ -132,12 +146,10 @@ class Comparison:
             raise RecordError(
                 "preferences.weight", "is not a weight", "give a number of at least 0", str(preference.weight)
             )
-        if training and self.responses[winner] == self.responses[loser]:
-            raise IdenticalResponses(winner, loser)
 
 
 class IdenticalResponses(RecordError):
-    """A training pair whose two sides are the same."""
+    """A training record all of whose pairs have two equal sides; `winner` and `loser` are the first."""
 
     def __init__(self, winner: int, loser: int) -> None:
         super().__init__(

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from skyrm_jax.errors import UserError
 
@@ -25,10 +26,10 @@ def made_whole(folder: Path) -> Iterator[Path]:
     Raises:
         UserError: `folder` is in the way, another process is making it, or it cannot be written.
     """
-    require_vacant(folder)
     folder = folder.absolute()
     partial = folder.parent / f".{folder.name}.partial"
     with locked(folder):
+        require_vacant(folder)
         shutil.rmtree(partial, ignore_errors=True)
         try:
             partial.mkdir()
@@ -48,14 +49,36 @@ def locked(folder: Path) -> Iterator[None]:
     lock = folder.parent / f".{folder.name}.lock"
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with lock.open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UserError(f"{folder} is being written by another process; wait for it, or stop it") from None
+        with _held(lock, folder):
             try:
                 yield
             finally:
                 lock.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"{folder} cannot be written: {error}") from error
+
+
+def _held(lock: Path, folder: Path) -> TextIO:
+    """The file `lock`, open and locked."""
+    while True:
+        file = lock.open("w")
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Who held it may have removed it after it was opened here: then this is not what others lock.
+            if os.path.samestat(os.fstat(file.fileno()), lock.stat()):
+                return file
+        except BlockingIOError:
+            file.close()
+            raise UserError(f"{folder} is being written by another process; wait for it, or stop it") from None
+        except FileNotFoundError:
+            pass
+        file.close()
+
+
+def sync(path: Path) -> None:
+    """Has what a file holds, or the names in a folder, survive a crash of the machine."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -101,7 +101,7 @@ def native(record: Record) -> Comparison:
     for name in facts:
         if any(isinstance(pair, Mapping) and pair.get(name) is not None for pair in preferences or ()):
             raise RecordError(name, "stands beside a pair's own", "give it for the record or for its pairs")
-    pairs = tuple(replace(pair, **facts) for pair in made.preferences)
+    pairs = tuple(replace(pair, **facts) for pair in made.preferences) if facts else made.preferences
     return replace(made, prompt=_context(record, made.prompt), preferences=pairs)
 
 

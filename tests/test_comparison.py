@@ -186,12 +186,27 @@ def test_check_names_what_cannot_be_scored(change: dict[str, Any], field: str, r
     assert caught.value.field == field
 
 
-def test_identical_responses_are_refused_in_training_only_and_only_where_one_is_preferred() -> None:
+def test_without_responses_the_others_keep_their_preferences() -> None:
+    facts = {"p": 0.9, "margin": 0.5, "weight": 2.0}
+    four = Comparison.of(
+        "p", list("abcd"), [[0, 1], {"winner": 3, "loser": 1, **facts}, [2, 0], [1, 2], [3, 2]], id="x"
+    )
+    assert four.without([0]) == Comparison.of(
+        "p", list("bcd"), [{"winner": 2, "loser": 0, **facts}, [0, 1], [2, 1]], id="x"
+    )
+    assert four.without({1, 3}) == Comparison.of("p", ["a", "c"], [[1, 0]], id="x")
+    assert four.without([]) == four
+
+
+def test_identical_responses_are_refused_in_training_only_and_only_where_nothing_else_is_preferred() -> None:
     same = Comparison.of("p", ["a", "a", "b"], preferences=[[0, 1]])
     same.check(training=False)
     with pytest.raises(RecordError, match="identical responses"):
         same.check(training=True)
     Comparison.of("p", ["a", "a", "b"], preferences=[[0, 2], [1, 2]]).check(training=True)
+    Comparison.of("p", ["a", "a", "b"], preferences=[[0, 1], [1, 2]]).check(training=True)
+    with pytest.raises(RecordError, match="not there"):
+        Comparison.of("p", ["a", "a"], preferences=[[0, 1], [1, 2]]).check(training=True)
 
 
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)

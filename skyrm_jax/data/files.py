@@ -4,12 +4,13 @@ import difflib
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 from urllib.parse import parse_qsl, urlsplit
 
 import fsspec
+from huggingface_hub import HfApi
 
 from skyrm_jax.errors import UserError
 
@@ -84,6 +85,19 @@ class HubDataset:
     @property
     def short(self) -> str:
         return PurePosixPath(self.id).name
+
+    def resolved(self) -> "HubDataset":
+        """The same at the commit that its revision now stands for; a folder has none.
+
+        Raises:
+            UserError: the Hub knows no such data set, or cannot be reached.
+        """
+        if os.path.isdir(self.id):
+            return self
+        try:
+            return replace(self, revision=HfApi().dataset_info(self.id, revision=self.revision, timeout=60).sha)
+        except Exception as error:  # a dozen kinds, all of them about this data set or the network
+            raise UserError(f"{self.name}: cannot be found on the Hub: {type(error).__name__}: {error}") from error
 
     def records(self) -> Iterator[Any]:
         """Its rows, streamed; no code of the repository is run.

@@ -16,7 +16,7 @@ UNDECIDED = "undecided (tie or no label)"
 """Outcome of a training record without a preference: counted and passed over, not bad."""
 
 IDENTICAL = "identical responses, dropped"
-"""Outcome of a training pair whose two sides are the same: put aside and counted, not bad."""
+"""Outcome of a training record of nothing but pairs whose two sides are the same: put aside and counted, not bad."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +48,8 @@ def read_located(
     """The comparisons of the sources (see `files.expand`), in order, with their places.
 
     A record without names gets its file's as `source`, and file:line as `id`. Bad records go to the
-    quarantine; with `training`, so do pairs of identical responses, and undecided records are counted and
-    passed over.
+    quarantine; with `training`, so do those that prefer no response to another one, and undecided records are
+    counted and passed over.
 
     Raises:
         UserError: a file is missing, empty, damaged as a whole or of an unknown kind (all are looked at

@@ -4,6 +4,7 @@
     index.npy, held_out.npy, duplicates.npy see `index`
     store.json                              sizes and checksums of the other files, options, counts
     quarantine.jsonl                        the records that could not be used, if any
+    report.json, lengths.png                the account of the records, tokens, turns and lengths
 
 `skyrm prepare` writes it (`writing`); a store appears under its name only when it is complete.
 """

@@ -17,6 +17,7 @@ from skyrm_jax.data import index
 from skyrm_jax.data.record import StoredTree, encode
 from skyrm_jax.data.store import FORMAT, Store, facts_of
 from skyrm_jax.errors import UserError
+from skyrm_jax.folders import sync
 
 # One record per group: any tree is read alone. Level 1 writes twice as fast as the default 3, no larger.
 WRITE = "group_size:1,zstd:1"
@@ -101,6 +102,9 @@ def finish(
         "totals": index.totals(rows) | {"comparisons": len(written), "held_out": len(held_out)},
         **meta,
     }
+    for name in (*index.FILES, *keep):
+        if (partial / name).exists():
+            sync(partial / name)
     write_durably(partial / "store.json", json.dumps(facts, indent=1) + "\n")
     # A kill between here and the end costs shards, so what takes time is done before.
     for shard, name in zip(full, names, strict=True):
@@ -108,22 +112,31 @@ def finish(
     for path in partial.iterdir():
         if path.name not in {"store.json", *index.FILES, *names, *keep}:
             path.unlink()
+    sync(partial)
     if directory.exists():
         old = replaced(directory)
         shutil.rmtree(old, ignore_errors=True)
         directory.rename(old)
         partial.rename(directory)
+        sync(directory.parent)
         shutil.rmtree(old)
     else:
         partial.rename(directory)
+        sync(directory.parent)
     return Store.open(directory, check=False)
 
 
 def write_durably(path: Path, text: str) -> None:
     """Writes a file that, under its name, is whole or absent, whatever happens."""
-    beside = path.with_name(path.name + ".tmp")
+    beside = path.with_name(unfinished(path.name))
     with beside.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
     beside.rename(path)
+    sync(path.parent)
+
+
+def unfinished(name: str) -> str:
+    """What a file is called while this process, and no other, writes it; it ends in .tmp."""
+    return f"{name}.{os.getpid()}.tmp"

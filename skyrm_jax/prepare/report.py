@@ -1,22 +1,32 @@
-"""What preparing tells: the account of every record, the figures of the store, and a picture of its lengths."""
+"""What preparing tells: the account of every record, the figures of the store, and a picture of its lengths.
 
+It stays in the store as report.json and lengths.png.
+"""
+
+import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Shaped
 from rich import progress as rich_progress
 from rich.console import Console
 from rich.table import Table
 
+from skyrm_jax.data import index
 from skyrm_jax.data.files import Source
 from skyrm_jax.data.readers import Chunk
 from skyrm_jax.data.store import QUARANTINE, Store
-from skyrm_jax.prepare.shard import KEPT, READ, TRUNCATED
+from skyrm_jax.prepare.shard import KEPT, PARTS, READ, TRUNCATED
 from skyrm_jax.report.style import BLACK, BLUE, ORANGE, canvas
 
 PICTURE = "lengths.png"
+REPORT = "report.json"
+
+DRAWN = {"longest": ("longest conversation", BLUE), "tokens": ("tree: prompt once, then all", ORANGE)}
+"""The columns of the index whose lengths are drawn, in words and colour."""
 
 
 class Progress:
@@ -53,32 +63,52 @@ def progress(console: Console, total: int) -> Iterator[Progress]:
         yield Progress(shown, shown.add_task("tokenising", total=total or None, records=""))
 
 
-def lengths_plot(rows: Sequence[np.ndarray], path: Path) -> None:
-    """A histogram of the longest conversation of each comparison, and of the trees, to the image `path`."""
-    longest, tokens = (np.concatenate([part[name] for part in rows]) for name in ("longest", "tokens"))
-    edges = np.geomspace(max(1, int(min(longest.min(), tokens.min()))), int(max(longest.max(), tokens.max())) + 1, 60)
-    with canvas(path, panels=1, width=7, height=4) as (figure, (axes,)):
-        for values, colour, name in (
-            (longest, BLUE, "longest conversation"),
-            (tokens, ORANGE, "tree: prompt once, then all"),
-        ):
-            counts, _ = np.histogram(values, edges)
-            axes.stairs(counts, edges, color=colour, label=f"{name}, mean {values.mean():,.0f}", linewidth=1.6)
+def write(
+    folder: Path,
+    counts: Mapping[str, Mapping[str, int]],
+    rows: Sequence[Shaped[np.ndarray, "_"]],
+    held_out: int,
+    turns: Mapping[int, int],
+) -> None:
+    """Writes REPORT and PICTURE.
+
+    Args:
+        folder: of the store, which may not be complete yet.
+        counts: for each file, what became of its records.
+        rows: of the index, part by part.
+        held_out: how many comparisons are.
+        turns: how many comparisons have a longest conversation of so many messages.
+    """
+    columns = {name: np.concatenate([part[name] for part in rows]) for name in DRAWN}
+    lowest = min(int(lengths.min()) for lengths in columns.values())
+    highest = max(int(lengths.max()) for lengths in columns.values())
+    edges = np.unique(np.geomspace(max(1, lowest), highest + 1, 60).round().astype(int))
+    histograms = {name: np.histogram(lengths, edges)[0] for name, lengths in columns.items()}
+    told = {
+        "counts": counts,
+        "store": statistics(index.totals(rows), columns["longest"], held_out, turns),
+        "turns": {str(length): turns[length] for length in sorted(turns)},
+        "lengths": {"edges": edges.tolist()} | {name: found.tolist() for name, found in histograms.items()},
+    }
+    (folder / REPORT).write_text(json.dumps(told, indent=1) + "\n", encoding="utf-8")
+    with canvas(folder / PICTURE, panels=1, width=7, height=4) as (figure, (axes,)):
+        for name, (words, colour) in DRAWN.items():
+            label = f"{words}, mean {columns[name].mean():,.0f}"
+            axes.stairs(histograms[name], edges, color=colour, label=label, linewidth=1.6)
         axes.set_xscale("log")
         axes.set_xlabel("tokens")
         axes.set_ylabel("comparisons")
-        axes.set_title(f"Lengths of {len(longest):,} comparisons", color=BLACK)
+        axes.set_title(f"Lengths of {len(columns['longest']):,} comparisons", color=BLACK)
         figure.legend(loc="outside lower center", ncols=2)
 
 
-def statistics(store: Store) -> dict[str, float]:
+def statistics(
+    totals: Mapping[str, int], longest: Shaped[np.ndarray, "n"], held_out: int, turns: Mapping[int, int]
+) -> dict[str, float]:
     """Figures of a store: comparisons, tokens, what sharing the prompts saves, lengths of conversations."""
-    totals, index = store.meta["totals"], store.index
-    longest = index.column("longest")
-    turns = {int(length): count for length, count in store.meta["turns"].items()}
     return {
-        "comparisons": len(index),
-        "held out": len(index.held_out),
+        "comparisons": len(longest),
+        "held out": held_out,
         "pairs": totals["pairs"],
         "tokens": totals["tokens"],
         "tokens without sharing": totals["unshared"],
@@ -95,20 +125,22 @@ def statistics(store: Store) -> dict[str, float]:
 
 def show(store: Store, console: Console) -> None:
     """The account of the records and the figures of the store."""
-    counts: dict[str, dict[str, int]] = store.meta["counts"]
+    told = json.loads(Path(store.directory, REPORT).read_text(encoding="utf-8"))
+    counts: dict[str, dict[str, int]] = told["counts"]
     if len(counts) > 1:
         counts = counts | {"all": dict(sum(map(Counter, counts.values()), Counter()))}
     table = Table("file", "records", "what became of them", title="What became of every record")
     table.columns[1].justify = "right"
     for file, outcomes in counts.items():
         table.add_section()
-        for outcome in sorted(outcomes, key=lambda o: (o != READ, o != KEPT, o != TRUNCATED)):
+        parts = {TRUNCATED: f"  of these {TRUNCATED}"} | {part: f"  in these, {part}" for part in PARTS.values()}
+        for outcome in sorted(outcomes, key=lambda o: (o != READ, o != KEPT, o not in parts)):
             name = Path(file).name if outcome == READ else ""
-            words = f"  of these {outcome}" if outcome == TRUNCATED else outcome
+            words = parts.get(outcome, outcome)
             table.add_row(name, f"{outcomes[outcome]:,}", words)
     console.print(table)
     figures = Table(title="The store", show_header=False)
-    for name, value in statistics(store).items():
+    for name, value in told["store"].items():
         figures.add_row(name, f"{value:,}" if isinstance(value, int) else f"{value:,.2f}")
     console.print(figures)
     quarantine = Path(store.directory, QUARANTINE)

@@ -1,5 +1,6 @@
 """Sources -> chunks -> shards, in as many processes as there are cores -> one store."""
 
+import hashlib
 import json
 import multiprocessing
 import os
@@ -28,11 +29,25 @@ from skyrm_jax.errors import UserError
 from skyrm_jax.folders import locked
 from skyrm_jax.prepare import report
 from skyrm_jax.prepare.options import PrepareOptions
-from skyrm_jax.prepare.shard import KEPT, READ, REPEATED, TRUNCATED, Facts, Job, Maker, facts, start_worker, work
+from skyrm_jax.prepare.shard import (
+    KEPT,
+    PARTS,
+    READ,
+    REPEATED,
+    TRUNCATED,
+    Facts,
+    Job,
+    Maker,
+    facts,
+    number_of,
+    start_worker,
+    work,
+)
 from skyrm_jax.prepare.split import repeats, split
 
 SMALLEST_CHUNK, LARGEST_CHUNK, CHUNKS = 1 << 20, 128 << 20, 512
-"""Bytes of a chunk are a fixed part of all bytes between these bounds: they must not depend on the machine."""
+"""Bytes of a chunk are a fixed part of all bytes between these bounds: they must not depend on the machine. They are a
+power of two, so that finished shards mostly stay good when a source is added or left out."""
 
 PACKED = 4
 """About how many bytes a byte of a compressed file becomes."""
@@ -44,8 +59,9 @@ WORTH_PROCESSES = 8 << 20
 def prepare(options: PrepareOptions, console: Console | None = None) -> Store:
     """Makes the store that `options` describe and prints what became of every record.
 
-    Finished shards are kept when the run is killed or fails, and not made again by the next one with the same options
-    and sources. The result, byte for byte, and the held-out split depend on the records and the options only.
+    Finished shards are kept when the run is killed or fails, and not made again by the next one with the same options,
+    whatever other sources it has. The result, byte for byte, and the held-out split depend only on the records, the
+    names of their files from the root, the tokenizer, the template and the other options.
 
     Raises:
         UserError: an option, a file or the tokenizer is unusable; too many records are bad, none is left, or
@@ -54,49 +70,60 @@ def prepare(options: PrepareOptions, console: Console | None = None) -> Store:
     console = console or Console()
     directory = Path(options.out).absolute()
     require_form(options.form)
-    require_free(directory, options.overwrite)
-    sources = expand(options.sources, options.root)
+    found = expand(options.sources, options.root)
+    sources = [source.resolved() if isinstance(source, HubDataset) else source for source in found]
     chat = Chat.load(options.tokenizer, None, options.template)
     pad = chat.tokenizer.pad_token_id if options.pad_token_id == "tokenizer" else options.pad_token_id
     chat = replace(chat, pad_token_id=pad)
     made_of = {
-        "sources": options.sources,
-        "options": _what_matters(options),
+        "options": recorded(options, chat),
         "tokenizer_hash": chat.tokenizer_hash,
         "template_hash": chat.template_hash,
         "pad_token_id": chat.pad_token_id,
         "bos": chat.bos,
         "max_tokens": options.max_tokens,
     }
-    with _partial(directory, made_of) as partial:
-        shards = _Shards(options, pad, partial, sources)
+    revisions = {one.given: one.revision for one in sources if isinstance(one, HubDataset) and one.revision}
+    with _partial(directory, options.overwrite, made_of) as (partial, stamp):
+        shards = _Shards(options, pad, partial, sources, stamp)
         shards.make(console)
-        meta = {name: value for name, value in made_of.items() if name != "sources"}
-        store = shards.store(directory, meta)
+        store = shards.store(directory, made_of | ({"revisions": revisions} if revisions else {}))
     report.show(store, console)
     return store
 
 
-def _what_matters(options: PrepareOptions) -> dict[str, Any]:
-    """The options that decide what is in the store; where things are, and how it is made, does not belong to it."""
-    given = asdict(options)
-    return {name: given[name] for name in given if name not in ("sources", "out", "root", "overwrite", "workers")}
+def recorded(options: PrepareOptions, chat: Chat) -> dict[str, Any]:
+    """The options that decide what is in the store, as store.json keeps them.
+
+    Where things are, and how it is made, does not belong to it: `tokenizer` and `template`, if one was given, are the
+    hashes of what was found there.
+    """
+    left_out = ("sources", "out", "root", "overwrite", "workers")
+    given = {name: value for name, value in asdict(options).items() if name not in left_out}
+    template = None if options.template is None else chat.template_hash
+    return given | {"tokenizer": chat.tokenizer_hash, "template": template}
 
 
 @contextmanager
-def _partial(directory: Path, made_of: dict[str, Any]) -> Iterator[Path]:
-    """The folder that finished shards wait in; those made of something else, or otherwise, are removed."""
+def _partial(directory: Path, overwrite: bool, made_of: dict[str, Any]) -> Iterator[tuple[Path, str]]:
+    """The folder that finished shards wait in, and what stands for what they are made of; other ones are removed.
+
+    Raises UserError if there is something in the way at `directory`, or another process is making it.
+    """
     partial = directory.with_name(f".{directory.name}.partial")
     used_late = ("held_out", "dedup", "max_bad_share")
     options = {name: value for name, value in made_of["options"].items() if name not in used_late}
-    made_of = made_of | {"options": options, "format": FORMAT, "version": __version__}
+    text = json.dumps(made_of | {"options": options, "format": FORMAT, "version": __version__})
     note = partial / "made_of.json"
     with locked(directory):
-        if not note.is_file() or json.loads(note.read_text(encoding="utf-8")) != made_of:
+        require_free(directory, overwrite)
+        if not note.is_file() or note.read_text(encoding="utf-8") != text:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
-            write_durably(note, json.dumps(made_of))
-        yield partial
+            write_durably(note, text)
+        for left in partial.glob("*.tmp"):
+            left.unlink(missing_ok=True)
+        yield partial, hashlib.sha256(text.encode()).hexdigest()
 
 
 @dataclass
@@ -107,6 +134,7 @@ class _Shards:
     pad_token_id: int | None
     folder: Path
     sources: list[Source]
+    made_of: str
     of_source: Counter[str] = field(default_factory=Counter)
     made: list[Facts] = field(default_factory=list)
     source_of: list[Source] = field(default_factory=list)
@@ -118,7 +146,8 @@ class _Shards:
         """Makes what is missing, in order of the records."""
         total = sum(source.nbytes * (PACKED if source.packed else 1) for source in self.sources)
         endless = any(isinstance(source, HubDataset) for source in self.sources)
-        size = LARGEST_CHUNK if endless else min(max(total // CHUNKS, SMALLEST_CHUNK), LARGEST_CHUNK)
+        part = 1 << (total // CHUNKS).bit_length()
+        size = LARGEST_CHUNK if endless else min(max(part, SMALLEST_CHUNK), LARGEST_CHUNK)
         workers = self.options.workers
         if workers is None:
             workers = _cores() if endless or total > WORTH_PROCESSES else 0
@@ -129,27 +158,34 @@ class _Shards:
             progress = stack.enter_context(report.progress(console, sum(source.nbytes for source in self.sources)))
             waiting: deque[tuple[Job, Source, Future[None] | None]] = deque()
             for job, source in self._jobs(size):
-                known = facts(self.folder, job.number)
-                made = None if known is not None and known.job == job.facts else run(job)
+                made = None if self._finished(job) else run(job)
                 # Without the payload: there may be gigabytes of them.
                 waiting.append((replace(job, chunk=replace(job.chunk, payload=None)), source, made))
                 while len(waiting) > workers + 2:
                     self._collect(*waiting.popleft(), progress)
             while waiting:
                 self._collect(*waiting.popleft(), progress)
-        for source in self.sources:
-            self.quarantine.finish(source.name)
+        self.quarantine.finish(self.sources[-1].label)
         self.quarantine.check()
 
     def _jobs(self, size: int) -> Iterator[tuple[Job, Source]]:
-        number = 0
         for source in self.sources:
+            is_empty = True
             for chunk in chunks(source, size):
-                yield Job(number, source.name, source.short, chunk), source
-                number += 1
+                is_empty = False
+                yield Job.of(source, chunk, self.made_of), source
+            if is_empty:
+                self.quarantine.finish(source.label)
+
+    def _finished(self, job: Job) -> Facts | None:
+        """The shard of a job, if there is one and it is whole."""
+        found = facts(self.folder, job.number)
+        return found if found is not None and number_of(found.job) == job.number else None
 
     def _collect(self, job: Job, source: Source, made: Future[None] | None, progress: report.Progress) -> None:
-        """Waits for a shard and takes it into the account."""
+        """Waits for a shard, the next one in order, and takes it into the account."""
+        if self.source_of and self.source_of[-1] is not source:
+            self.quarantine.finish(self.source_of[-1].label)
         if made is not None:
             try:
                 made.result()
@@ -159,9 +195,12 @@ class _Shards:
                     "want of memory: run it again to go on, with fewer workers. (A script of yours that calls prepare() "
                     "needs `if __name__ == '__main__':` around it.)"
                 ) from error
-        found = facts(self.folder, job.number)
+        found = self._finished(job)
         if found is None:
-            raise UserError(f"{self.folder}: shard {job.number} was removed while it was made; run the command again")
+            raise UserError(
+                f"{self.folder}: the shard of {job.name} from record {job.chunk.first} was removed or damaged while it was "
+                "made; run the command again"
+            )
         self.made.append(found)
         self.source_of.append(source)
         self.quarantine.merge(found.quarantine)
@@ -182,24 +221,25 @@ class _Shards:
         of_shard = np.split(repeated, np.cumsum([len(one.rows) for one in self.made])[:-1])
         rows, sizes = [], dict.fromkeys((source.given for source in self.sources), 0)
         repeats_of: Counter[str] = Counter()
-        truncated: Counter[str] = Counter()
+        parts: dict[str, Counter[str]] = {source.label: Counter() for source in self.sources}
         turns: Counter[int] = Counter()
         for one, source, dropped in zip(self.made, self.source_of, of_shard, strict=True):
             rows.append(one.rows[~dropped])
             sizes[source.given] += len(rows[-1])
-            repeats_of[source.name] += int(dropped.sum())
-            truncated[source.name] += int(one.truncated[~dropped].sum())
+            repeats_of[source.label] += int(dropped.sum())
+            for array, name in {"truncated": TRUNCATED, **PARTS}.items():
+                parts[source.label][name] += int(getattr(one, array)[~dropped].sum())
             turns.update(one.turns[~dropped].tolist())
         if (
             sum(sizes.values())
-            != sum(self.quarantine.counts[source.name][KEPT] for source in self.sources) - repeated.sum()
+            != sum(self.quarantine.counts[source.label][KEPT] for source in self.sources) - repeated.sum()
         ):
             raise AssertionError(f"the shards hold {sizes}, which is not what was counted: {self.quarantine.counts}")
         counts = {
-            source.label: self._counts(source.name, repeats_of[source.name], truncated[source.name])
+            source.label: self._counts(source.label, repeats_of[source.label]) | dict(+parts[source.label])
             for source in self.sources
         }
-        report.lengths_plot(rows, self.folder / report.PICTURE)
+        report.write(self.folder, counts, rows, int(held_out.sum()), turns)
         return finish(
             self.folder,
             directory,
@@ -209,18 +249,17 @@ class _Shards:
             np.flatnonzero(held_out),
             np.flatnonzero(repeated),
             {"counts": counts, "turns": {str(length): turns[length] for length in sorted(turns)}} | meta,
-            (QUARANTINE, report.PICTURE),
+            (QUARANTINE, report.PICTURE, report.REPORT),
         )
 
-    def _counts(self, name: str, repeated: int, truncated: int) -> dict[str, int]:
+    def _counts(self, name: str, repeated: int) -> dict[str, int]:
         """What became of the records of a file, by outcome; `read` is the sum of the others."""
         outcomes = Counter(self.quarantine.counts[name])
         if sum(outcomes.values()) != 2 * outcomes[READ]:
             raise AssertionError(f"{name}: records were lost: {dict(outcomes)}")
         outcomes[KEPT] -= repeated
         outcomes[REPEATED] += repeated
-        counts = {outcome: count for outcome, count in sorted(outcomes.items()) if count}
-        return counts | ({TRUNCATED: truncated} if truncated else {})
+        return {outcome: count for outcome, count in sorted(outcomes.items()) if count}
 
 
 def _cores() -> int:

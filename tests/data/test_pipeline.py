@@ -1,9 +1,11 @@
 """A step's comparisons are the same whoever loads them: hosts, meshes, workers, restarts."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from fake_gcs import FakeGcs
 from grain.experimental import assert_equal_output_after_checkpoint
 from test_store import make, write
 
@@ -86,6 +88,27 @@ def test_loading_ahead_keeps_steps_and_their_order(store: Store, workers: int) -
     assert len(loaded) == plan.steps - 1
     for step, batch in enumerate(loaded, 1):
         assert pairs([batch]) == pairs([packer(store).batch(plan.ids_of(step))])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_remote_store_gives_the_same_batches(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, workers: int
+) -> None:
+    shutil.copytree(store.directory, tmp_path / "gcs" / "bucket" / "store")
+    plan = schedule(store, 64, 1)
+    with FakeGcs(tmp_path / "gcs") as server:
+        for name, value in {**server.environment, "SKYRM_CACHE": str(tmp_path / "cache")}.items():
+            monkeypatch.setenv(name, value)
+        remote = packer(Store.open("gs://bucket/store"))
+        found = list(train_batches(remote, plan, 0, plan.steps, workers=workers))
+        assert any(".array_record" in request.path for request in server.requests)
+    for one, other in zip(found, train_batches(packer(store), plan, 0, plan.steps), strict=True):
+        assert (one.divisor, one.tokens, one.comparisons, one.fill) == (
+            other.divisor, other.tokens, other.comparisons, other.fill,
+        )  # fmt: skip
+        for ours, theirs in zip(one.micro_batches, other.micro_batches, strict=True):
+            assert ours.keys() == theirs.keys()
+            assert all(np.array_equal(ours[name], theirs[name]) for name in ours)
 
 
 def test_stopped_at_any_step_other_hosts_go_on_exactly(store: Store) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from array_record.python.array_record_module import ArrayRecordReader
 
 from skyrm_jax.chat import build_tree
 from skyrm_jax.comparison import Preference
@@ -14,7 +15,7 @@ from skyrm_jax.data import store as store_module
 from skyrm_jax.data.index import visible_pairs
 from skyrm_jax.data.record import StoredTree, encode
 from skyrm_jax.data.store import Store, facts_of
-from skyrm_jax.data.writing import ShardWriter, finish, require_free
+from skyrm_jax.data.writing import WRITE, ShardWriter, finish, require_free
 from skyrm_jax.errors import UserError
 
 
@@ -177,6 +178,37 @@ def flip(path: Path, at: int) -> None:
     data = bytearray(path.read_bytes())
     data[at] ^= 1
     path.write_bytes(data)
+
+
+def test_a_byte_flipped_anywhere_is_found_or_does_no_harm(tmp_path: Path) -> None:
+    made = make(30)
+    store = write(tmp_path / "store", made, shards=1)
+    shard = tmp_path / "store" / store.meta["shards"][0]["file"]
+    whole = shard.read_bytes()
+    # Most of a small file is padding.
+    told = np.flatnonzero(np.frombuffer(whole, np.uint8))
+    rng = np.random.default_rng(0)
+    found = 0
+    for at in rng.choice(told, 250, replace=False).tolist() + rng.integers(0, len(whole), 50).tolist():
+        damaged = bytearray(whole)
+        damaged[at] ^= 1 << int(rng.integers(8))
+        shard.write_bytes(damaged)
+        try:
+            read = Store.open(store.directory).read(range(30))
+        except UserError as error:
+            assert f"{shard.name}: is damaged" in str(error)
+            found += 1
+        else:
+            assert all(same(a, b) for a, b in zip(made, read, strict=True)), at
+        assert any(Store.open(store.directory).faults())
+    assert found > 200
+
+
+def test_every_record_of_a_shard_can_be_read_alone(tmp_path: Path) -> None:
+    store = write(tmp_path / "store", make(3), shards=1)
+    reader = ArrayRecordReader(str(tmp_path / "store" / store.meta["shards"][0]["file"]))
+    assert "group_size:1" in reader.writer_options_string().split(",")
+    assert "group_size:1" in WRITE.split(",")  # array_record 0.8 does so unasked, others need not
 
 
 def test_damage_is_named(tmp_path: Path) -> None:

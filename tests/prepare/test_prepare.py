@@ -4,8 +4,10 @@ import dataclasses
 import gzip
 import io
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -14,8 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from skyrm_jax.chat import Chat
+from skyrm_jax.chat import TEMPLATES, Chat
 from skyrm_jax.comparison import Comparison
+from skyrm_jax.data.record import StoredTree
 from skyrm_jax.data.store import Store
 from skyrm_jax.errors import UserError, run_command
 from skyrm_jax.prepare import PrepareOptions, prepare, shard
@@ -159,9 +162,149 @@ def test_the_same_records_and_options_give_the_same_bytes(tmp_path: Path, run: R
     one, _ = run([source], out=str(tmp_path / "one"), held_out=0.3)
     two, _ = run([source], out=str(tmp_path / "two"), held_out=0.3)
     names = [p.name for p in Path(one.directory).iterdir()]
-    assert len(names) == 7
+    assert len(names) == 8
     for name in names:
         assert (Path(one.directory) / name).read_bytes() == (Path(two.directory) / name).read_bytes(), name
+
+
+def test_where_things_are_leaves_no_trace(tmp_path: Path, run: Run, byte_tokenizer: Path) -> None:
+    made = []
+    for place in (tmp_path / "here", tmp_path / "there" / "deep"):
+        place.mkdir(parents=True)
+        shutil.copytree(byte_tokenizer, place / f"tokenizer of {place.name}")
+        (place / f"{place.name}.jinja").write_text(TEMPLATES["chatml"])
+        (place / "data").mkdir()
+        write(place / "data" / "a.jsonl", [record(i) for i in range(30)] + ["{"])
+        write(place / "b.jsonl", [record(40), record(41, good="")])
+        options = {
+            "tokenizer": str(place / f"tokenizer of {place.name}"),
+            "template": str(place / f"{place.name}.jinja"),
+        }
+        store, _ = run(["data/*.jsonl", "b.jsonl"], root=str(place), out=str(place / "store"), **options)
+        made.append({path.name: path.read_bytes() for path in Path(store.directory).iterdir()})
+    assert made[0] == made[1] and "quarantine.jsonl" in made[0]
+    assert not any(str(tmp_path).encode() in content for content in made[0].values())
+    entries = [json.loads(line) for line in made[0]["quarantine.jsonl"].splitlines()]
+    assert [(e["file"], e["line"]) for e in entries] == [("data/a.jsonl", 31), ("b.jsonl", 2)]
+    chat = Chat.load(byte_tokenizer)
+    assert store.meta["options"] == {
+        "tokenizer": chat.tokenizer_hash,
+        "template": chat.template_hash,
+        "form": "auto",
+        "pad_token_id": "tokenizer",
+        "max_tokens": 16384,
+        "over_long": "drop",
+        "empty": "drop",
+        "held_out": 0,
+        "seed": 0,
+        "max_bad_share": 0.05,
+        "dedup": True,
+        "training": True,
+    }
+    store, _ = run(["b.jsonl"], root=str(place))
+    assert store.meta["options"]["template"] is None
+
+
+def test_the_report_stays_in_the_store(tmp_path: Path, run: Run) -> None:
+    turns = [{"role": role, "content": "x"} for role in ("user", "assistant", "user")]
+    source = write(tmp_path / "a.jsonl", [*(record(i) for i in range(9)), record(10) | {"prompt": turns}, "{"])
+    store, _ = run([source], held_out=3, max_bad_share=0.5)
+    told = json.loads(Path(store.directory, "report.json").read_text())
+    assert told["counts"] == store.meta["counts"]
+    assert told["turns"] == {"2": 9, "4": 1}
+    totals, longest = store.meta["totals"], store.index.column("longest")
+    figures = told["store"]
+    assert [figures[name] for name in ("comparisons", "held out", "pairs")] == [10, 3, 10]
+    assert [figures["tokens"], figures["tokens without sharing"]] == [totals["tokens"], totals["unshared"]]
+    assert figures["sharing ratio"] == totals["unshared"] / totals["tokens"] > 1
+    assert figures["longest conversation, mean"] == pytest.approx(longest.mean())
+    assert figures["messages of the longest conversation, mean"] == pytest.approx(2.2)
+    for name in ("longest", "tokens"):
+        counted, _ = np.histogram(store.index.column(name), told["lengths"]["edges"])
+        assert told["lengths"][name] == counted.tolist() and counted.sum() == 10
+
+
+def pairs(stored: StoredTree) -> list[tuple[int, int]]:
+    return [(p.winner, p.loser) for p in stored.preferences]
+
+
+def test_only_the_pairs_of_identical_responses_are_removed(tmp_path: Path, run: Run) -> None:
+    scored = {"prompt": "q", "responses": ["a", "b", "a", "c"], "scores": [4, 3, 2, 1], "id": "four"}
+    again = {"prompt": "q", "responses": ["a", "b", "a", "c"], "id": "again"}
+    again["preferences"] = [[0, 1], [0, 3], [1, 2], [1, 3], [2, 3]]
+    hopeless = {"prompt": "r", "responses": ["a", "a", "a", "b"], "preferences": [[0, 1], [2, 1]]}
+    source = write(tmp_path / "a.jsonl", [scored, again, hopeless])
+    store, printed = run([source], max_bad_share=0)
+    assert store.meta["counts"][source] == {
+        "identical responses, dropped": 1,
+        "kept": 1,
+        "read": 3,
+        "repeats an earlier record": 1,
+        "identical pairs removed": 1,
+    }
+    assert "in these, identical pairs removed" in printed
+    assert pairs(store[0]) == [(0, 1), (0, 3), (1, 2), (1, 3), (2, 3)]
+    assert len(store[0].tree.leaf) == 4 and len(store[0].tree.reward_index) == 3
+    evaluated, _ = run([source], training=False, overwrite=True)
+    assert [len(one.preferences) for one in evaluated.read(range(3))] == [6, 5, 2]
+    assert evaluated[0].tree.leaf[0] == evaluated[0].tree.leaf[2]  # an exact tie
+    assert evaluated.meta["counts"][source] == {"kept": 3, "read": 3}
+
+
+def test_only_pairs_that_truncation_makes_alike_are_removed(tmp_path: Path, run: Run) -> None:
+    long = "x" * 200
+    responses = {"responses": [f"{long}1", f"{long}2", "short"], "preferences": [[0, 1], [2, 0]]}
+    store, _ = run([write(tmp_path / "a.jsonl", [record(0) | responses])], max_tokens=100, over_long="truncate_right")
+    assert pairs(store[0]) == [(2, 0)]
+    assert store.meta["counts"][str(tmp_path / "a.jsonl")] == {
+        "kept": 1, "read": 1, "truncated": 1, "identical pairs removed": 1,
+    }  # fmt: skip
+
+
+def test_only_empty_responses_are_removed(tmp_path: Path, run: Run, byte_tokenizer: Path) -> None:
+    scored = {"prompt": "q", "responses": ["a", " ", "b", "c"], "scores": [1, 2, 3, 4], "id": "four"}
+    left = {"prompt": "r", "responses": ["", "a", "b", ""], "preferences": [[0, 1], [2, 3]]}
+    source = write(tmp_path / "a.jsonl", [scored, left])
+    store, printed = run([source], max_bad_share=0)
+    assert store.meta["counts"][source] == {
+        "empty response, dropped": 1, "kept": 1, "read": 2, "empty responses removed": 1,
+    }  # fmt: skip
+    assert "in these, empty responses removed" in printed
+    (stored,) = store.read(range(len(store)))
+    assert sorted(pairs(stored)) == [(1, 0), (2, 0), (2, 1)]
+    tree = Chat.load(byte_tokenizer, 0).tree(Comparison.of("q", ["a", "b", "c"]))
+    assert np.array_equal(stored.tree.tokens, tree.tokens) and np.array_equal(stored.tree.leaf, tree.leaf)
+    for kept in ({"empty": "keep"}, {"training": False}):
+        store, _ = run([source], overwrite=True, **kept)
+        assert [len(one.tree.leaf) for one in store.read(range(2))] == [4, 4]
+        assert [len(one.preferences) for one in store.read(range(2))] == [6, 2]
+
+
+def test_the_commit_of_a_hub_data_set_is_recorded_and_read(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datasets = pytest.importorskip("datasets", reason="needs skyrm-jax[hub]")
+    asked: list[Any] = []
+
+    def dataset_info(self: Any, id: str, revision: str | None, timeout: float) -> Any:
+        if id == "owner/none":
+            raise OSError("no such data set")
+        asked.append(revision)
+        return SimpleNamespace(sha="c0ffee")
+
+    def load_dataset(id: str, config: str | None, split: str, revision: str, streaming: bool) -> Any:
+        asked.append(revision)
+        return [record(i) for i in range(3)]
+
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", dataset_info)
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    source = "hub://owner/set?revision=v1"
+    store, _ = run([source], workers=0)
+    assert asked == ["v1", "c0ffee"]
+    assert store.meta["revisions"] == {source: "c0ffee"}
+    assert store.sources == [source]
+    with pytest.raises(UserError, match="hub://owner/none: cannot be found on the Hub: OSError: no such data set"):
+        run(["hub://owner/none"], overwrite=True)
 
 
 def test_batches_leave_no_trace(tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
