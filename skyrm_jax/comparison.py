@@ -121,6 +121,10 @@ class Comparison:
                     "give the assistant's message",
                     f"response {k}",
                 )
+            if response[0].role in ("system", "user"):
+                raise RecordError(
+                    "responses", "repeats the prompt", "give what comes after the prompt alone", f"response {k}"
+                )
         for preference in self.preferences:
             self._check_preference(preference)
         pairs = [(p.winner, p.loser) for p in self.preferences]

@@ -164,6 +164,7 @@ def test_an_unknown_form_is_refused() -> None:
         ({"responses": ()}, "responses", "is empty"),
         ({"responses": ((ASSISTANT, USER), (ASSISTANT,))}, "responses", "does not end in an assistant turn"),
         ({"responses": ((), (ASSISTANT,))}, "responses", "does not end in an assistant turn"),
+        ({"responses": ((USER, ASSISTANT), (ASSISTANT,))}, "responses", "repeats the prompt"),
         ({"preferences": (Preference(0, 2),)}, "preferences", "not there"),
         ({"preferences": (Preference(-1, 1),)}, "preferences", "not there"),
         ({"preferences": (Preference(1, 1),)}, "preferences", "itself"),
