@@ -74,6 +74,8 @@ class Comparison:
         `chosen` names the response, or responses, preferred to all the others, instead of `preferences`.
         Raises RecordError for values of a wrong type; `check` looks at what they mean.
         """
+        if isinstance(responses, str):
+            raise RecordError("responses", "is one text", "give a list of responses", repr(responses[:40]))
         parsed = tuple(messages(f"responses[{k}]", r, "assistant") for k, r in enumerate(responses))
         if chosen is not None:
             if preferences is not None:

@@ -3,12 +3,14 @@
 Every field here is read by the program. Paths in `data` are relative to `data.root` when that is given.
 """
 
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
+from math import inf
 from pathlib import Path
 from typing import Any, Literal
 
-from jsonargparse import ArgumentParser
+from jsonargparse import ArgumentParser, Namespace
 
 from skyrm_jax.errors import UserError
 
@@ -21,7 +23,9 @@ class DataConfig:
         sources: what to prepare: files (jsonl, jsonl.gz, jsonl.zst, json, parquet), globs, folders, URLs, hub://.
         root: folder that relative sources start from.
         form: shape of the records; `auto` detects it.
-        store: tokenised store, a folder or gs://bucket/folder; made from `sources` when it is not there. Default: `store` inside `run.out`.
+        store: tokenised store, a folder or gs://bucket/folder. With `sources` it is made from them when it is not
+            there, and refused if it was made from others or with other options; their files may be gone by then.
+            Without `sources` it is used as it is. Default: `store` inside `run.out`.
         tokenizer: folder or Hub id; default: the one of `model.base`.
         template: a chat template file, or a built-in name, instead of the tokenizer's own.
         max_tokens: longest conversation.
@@ -140,6 +144,7 @@ class RunConfig:
         epochs: passes over the training comparisons.
         steps: stop after this many steps; 0: when the epochs are done. A finished run goes on if it is raised.
         seed: of the schedule, the held-out split and the fresh parameters.
+        log_every: steps between lines of `metrics.jsonl`; 0: only the last.
         evaluate_every: steps between held-out evaluations; 0: only at the end.
         checkpoint_every: steps between checkpoints; 0: only at the end.
         keep: newest checkpoints kept.
@@ -182,13 +187,25 @@ class TrainConfig:
                 isinstance(d.rows, list) and len(d.rows) != len(d.row_lengths),
                 "must be one number, or one for each length of data.row_tokens",
             ),
-            ("data.held_out", d.held_out < 0, "must not be negative"),
+            ("data.held_out", not is_part(d.held_out), "must be a share below 1, or a whole number of comparisons"),
+            ("data.max_bad_share", not 0 <= d.max_bad_share <= 1, "must be a share, 0 to 1"),
+            ("data.prefetch", d.prefetch < 0, "must not be negative"),
+            ("data.workers", d.workers < 0, "must not be negative"),
             ("optimizer.batch", o.batch < 1, "must be at least 1"),
-            ("optimizer.learning_rate", o.learning_rate <= 0, "must be positive"),
-            ("optimizer.warmup", o.warmup < 0, "must not be negative"),
+            ("optimizer.learning_rate", not 0 < o.learning_rate < inf, "must be positive"),
+            ("optimizer.warmup", not is_part(o.warmup), "must be a share below 1, or a whole number of steps"),
             ("optimizer.final", not 0 <= o.final <= 1, "must be a share of the peak, 0 to 1"),
-            ("run.seed", r.seed < 0, "must not be negative"),
+            ("optimizer.weight_decay", not 0 <= o.weight_decay < inf, "must not be negative"),
+            ("optimizer.b1", not 0 <= o.b1 < 1, "must be at least 0 and below 1"),
+            ("optimizer.b2", not 0 <= o.b2 < 1, "must be at least 0 and below 1"),
+            ("optimizer.eps", not 0 < o.eps < inf, "must be positive"),
+            ("optimizer.clip", not 0 <= o.clip < inf, "must not be negative; 0 turns it off"),
+            ("run.seed", not 0 <= r.seed < 2**63, "must not be negative, and below 2**63"),
             ("run.epochs", r.epochs < 1, "must be at least 1"),
+            ("run.steps", r.steps < 0, "must not be negative; 0 trains for run.epochs"),
+            ("run.log_every", r.log_every < 0, "must not be negative"),
+            ("run.evaluate_every", r.evaluate_every < 0, "must not be negative"),
+            ("run.checkpoint_every", r.checkpoint_every < 0, "must not be negative"),
             ("run.keep", r.keep < 1, "must be at least 1"),
         ]:
             if bad:
@@ -208,8 +225,16 @@ class TrainConfig:
         return asdict(self)
 
 
+def is_part(value: float) -> bool:
+    """Whether this is a share below 1, or a whole number."""
+    return 0 <= value < 1 or (value >= 1 and value % 1 == 0)
+
+
 def parse_train_config(argv: Sequence[str] | None = None) -> TrainConfig:
-    """TrainConfig from `--config FILE` and overrides such as `--optimizer.batch 64`; unknown keys are errors."""
+    """TrainConfig from `--config FILE` and overrides such as `--optimizer.batch 64`; unknown keys are errors.
+
+    Raises UserError, naming the file or the key, for what is not a config; argparse's mistakes end the program.
+    """
     parser = ArgumentParser(
         prog="skyrm train",
         usage="skyrm train --config FILE [--section.key VALUE ...]",
@@ -217,5 +242,14 @@ def parse_train_config(argv: Sequence[str] | None = None) -> TrainConfig:
     )
     parser.add_argument("--config", action="config", help="YAML file; arguments after it override it")
     parser.add_class_arguments(TrainConfig)
-    read = parser.instantiate(parser.parse_args(argv))
+    try:
+        given = parser.parse_args(argv)
+    except UnicodeDecodeError as error:
+        files = [one for one in (argument.split("=")[-1] for argument in argv or sys.argv[1:]) if Path(one).is_file()]
+        raise UserError(f"{', '.join(files)}: is not UTF-8 text ({error}); save it as UTF-8") from None
+    for section in fields(TrainConfig):
+        if not isinstance(given[section.name], Namespace):
+            where = ", ".join(map(str, given.config or ["the command line"]))
+            raise UserError(f"{where}: {section.name} must hold keys, not {given[section.name]!r}")
+    read = parser.instantiate(given)
     return TrainConfig(read.data, read.model, read.optimizer, read.mesh, read.run)

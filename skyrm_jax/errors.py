@@ -27,13 +27,19 @@ class RecordError(UserError):
 def run_command(main: Callable[[list[str] | None], None]) -> int:
     """Runs a command on `sys.argv`; the exit code.
 
-    A UserError becomes one line on stderr and exit code 2, with a traceback only if SKYRM_TRACEBACK=1 is set.
+    A UserError, or an OSError about a file, becomes one line on stderr and exit code 2, with a traceback only if
+    SKYRM_TRACEBACK=1 is set.
     """
     try:
         main(None)
-    except UserError as error:
+    except (UserError, OSError) as error:
+        message = str(error)
+        if isinstance(error, OSError):
+            if error.filename is None or error.strerror is None:
+                raise
+            message = f"{os.fsdecode(error.filename)}: {error.strerror}; check the path and the rights to it"
         if os.environ.get("SKYRM_TRACEBACK") == "1":
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {message}", file=sys.stderr)
         return 2
     return 0

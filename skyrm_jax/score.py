@@ -10,18 +10,17 @@ from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
 
-from skyrm_jax.chat import Tree
 from skyrm_jax.data.quarantine import Quarantine
 from skyrm_jax.data.sources import Located, read_located
 from skyrm_jax.ensemble import RULES, Combine, combiner
-from skyrm_jax.errors import RecordError, UserError, run_command
+from skyrm_jax.errors import UserError, run_command
 from skyrm_jax.eval import scoring
 from skyrm_jax.report.files import whole
 from skyrm_jax.report.tables import print_facts
@@ -75,11 +74,14 @@ def main(arguments: list[str] | None = None) -> None:
     output: Path = args.output
     if output.resolve() == Path(args.input).resolve():
         raise UserError(f"{output}: OUT is IN, which is not overwritten: give another name")
+    if output.is_dir():
+        raise UserError(f"{output}: is a folder: give the name of a file for OUT")
     if args.ensemble and len(args.checkpoint) == 1:
         raise UserError("--ensemble needs several models: give --checkpoint once for each")
     rule = args.ensemble or "mean"
     combine = combiner(rule, args.k)
     opened = writer(output, SCHEMA.append(MEMBERS) if len(args.checkpoint) > 1 else SCHEMA)
+    scoring.require_writable(output.parent)
     quarantine = Quarantine(beside(output, ".quarantine.jsonl"), args.max_bad_share)
     records = read_located([args.input], args.form, training=False, quarantine=quarantine)
     chunk = list(islice(records, CHUNK))  # so that a wrong input is answered before the model is loaded
@@ -120,26 +122,17 @@ def score_chunk(
     A record that a chat template refuses goes to the quarantine. With several scorers `rewards` are the combined
     ones, and `members` each scorer's own.
     """
-    comparisons = [record.comparison for record in chunk]
-    trees = [scorer.trees(comparisons) for scorer in scorers]
-    usable: list[int] = []
-    for number, record in enumerate(chunk):
-        refused = next((of[number] for of in trees if isinstance(of[number], RecordError)), None)
-        if isinstance(refused, RecordError):
-            quarantine.add(record.file, record.line, refused, record.raw)
-        else:
-            usable.append(number)
+    usable, trees = scoring.readable(scorers, chunk, quarantine)
     members: list[list[np.ndarray]] = []
     counts: dict[str, int] = {}
-    for scorer, of in zip(scorers, trees, strict=True):
-        kept = [cast(Tree, of[number]) for number in usable]
+    for scorer, kept in zip(scorers, trees, strict=True):
         work = partial(scorer.score_trees, kept)
         rewards, counted = scoring.counted(scorer, len(kept), console, label, work)
         members.append(rewards)
         counts = counts or counted
     rows = []
     for number, *rewards in zip(usable, *members, strict=True):
-        comparison = comparisons[number]
+        comparison = chunk[number].comparison
         row = {"id": comparison.id, "source": comparison.source, "category": comparison.category}
         if len(scorers) > 1:
             row |= {"rewards": plain(combine(rewards)), "members": [plain(reward) for reward in rewards]}

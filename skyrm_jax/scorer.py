@@ -11,9 +11,10 @@ from jaxtyping import Float
 
 from skyrm_jax import checkpoint
 from skyrm_jax.chat import Chat, OverLong, Tree
-from skyrm_jax.comparison import Comparison
+from skyrm_jax.comparison import Comparison, Message, messages
 from skyrm_jax.errors import RecordError, UserError
 from skyrm_jax.mesh import make_mesh, my_rows, replicated, row_shards, to_device
+from skyrm_jax.models.architecture import Architecture
 from skyrm_jax.models.reward import RewardModel
 from skyrm_jax.packing import MicroBatchPlan, Pieces, RowShape, pack
 from skyrm_jax.rows import assemble, leaf_slots
@@ -51,6 +52,8 @@ class Scorer:
         self.max_tokens = max_tokens
         self.row_tokens = max_tokens if row_tokens is None else row_tokens
         self.dtype = dtype
+        if max_tokens < 2:
+            raise UserError(f"max_tokens must be at least 2: {max_tokens}")
         if self.row_tokens < max_tokens:
             raise UserError(f"row_tokens ({self.row_tokens}) must be at least max_tokens ({max_tokens})")
         self.counts = {"comparisons": 0, "responses": 0, "truncated": 0, "tokens": 0, "unshared_tokens": 0}
@@ -76,8 +79,8 @@ class Scorer:
         """Loads our checkpoint, a Hugging Face folder or a Hub id.
 
         Raises:
-            UserError: nothing usable is there, its reward head was never trained, or its tokenizer has no chat
-                template and `template` is not given.
+            UserError: nothing usable is there, its reward head was never trained, its tokenizer has more tokens than
+                the model, or no chat template where `template` is not given.
         """
         mesh = make_mesh() if mesh is None else mesh
         loaded = checkpoint.load_model(source, mesh)
@@ -87,6 +90,7 @@ class Scorer:
                 "train it first, or name a trained reward model"
             )
         chat = Chat.load(loaded.tokenizer, loaded.architecture.pad_token_id, template)
+        require_vocabulary(chat, loaded.architecture, "put the model's own tokenizer there")
         return cls(loaded, chat, mesh, max_tokens, row_tokens, dtype, attention)
 
     @property
@@ -118,28 +122,44 @@ class Scorer:
             progress: called with the number of comparisons finished since the last call.
 
         Raises:
-            RecordError: a conversation cannot be rendered or tokenised.
+            RecordError: one of them, named by its number from 0, cannot be scored: see `require_scorable`, or its
+                conversations cannot be rendered or tokenised.
         """
+        if not isinstance(comparisons, Iterable):
+            raise UserError(
+                f"score takes a list of comparisons, not one {type(comparisons).__name__}: put it in a list"
+            )
         rewards: list[np.ndarray] = []
         source = iter(comparisons)
         while window := list(islice(source, WINDOW)):
             trees: list[Tree] = []
             for comparison, tree in zip(window, self.trees(window), strict=True):
                 if isinstance(tree, RecordError):
-                    name = f"comparison {comparison.id!r}: {tree.detail}"
-                    raise RecordError(tree.field, tree.reason, tree.remedy, name)
+                    name = f"comparison {len(rewards) + len(trees)}"
+                    if isinstance(comparison, Comparison) and comparison.id:
+                        name += f", {comparison.id!r}"
+                    detail = f"{name}: {tree.detail}" if tree.detail else name
+                    raise RecordError(tree.field, tree.reason, tree.remedy, detail)
                 trees.append(tree)
             rewards.extend(self.score_trees(trees, progress))
         return rewards
 
     def trees(self, comparisons: Sequence[Comparison]) -> list[Tree | RecordError]:
         """For each comparison its tree, cut to `max_tokens`, or the error that keeps it from having one."""
-        trees = self.chat.trees(comparisons, self.max_tokens, "truncate_left")
-        for number, tree in enumerate(trees):
+        found: dict[int, Tree | RecordError] = {}
+        for number, comparison in enumerate(comparisons):
+            try:
+                require_scorable(comparison)
+            except RecordError as error:
+                found[number] = error
+        sound = [number for number in range(len(comparisons)) if number not in found]
+        trees = self.chat.trees([comparisons[number] for number in sound], self.max_tokens, "truncate_left")
+        for number, tree in zip(sound, trees, strict=True):
             if isinstance(tree, OverLong):
                 # The prompt is too short to give enough: cut the ends, rather than drop the comparison.
-                trees[number] = self.chat.trees([comparisons[number]], self.max_tokens, "truncate_right")[0]
-        return trees
+                tree = self.chat.trees([comparisons[number]], self.max_tokens, "truncate_right")[0]
+            found[number] = tree
+        return [found[number] for number in range(len(comparisons))]
 
     def score_trees(
         self, trees: Sequence[Tree], progress: Callable[[int], None] | None = None
@@ -201,6 +221,32 @@ class Scorer:
                 waiting = now
         if waiting is not None:
             yield waiting
+
+
+def require_scorable(comparison: Any) -> None:
+    """Raises RecordError for what is not a comparison, holds no messages where they belong, or fails its `check`."""
+    remedy = "make it with Comparison.of"
+    if not isinstance(comparison, Comparison):
+        raise RecordError("record", "is not a Comparison", remedy, type(comparison).__name__)
+    if not isinstance(comparison.responses, list | tuple):
+        raise RecordError("responses", "is not a list", remedy, type(comparison.responses).__name__)
+    for field, turns in [
+        ("prompt", comparison.prompt),
+        *((f"responses[{k}]", r) for k, r in enumerate(comparison.responses)),
+    ]:
+        if not isinstance(turns, tuple) or not all(isinstance(message, Message) for message in turns):
+            raise RecordError(field, "is not a tuple of messages", remedy, f"{turns!r:.80}")
+        messages(field, turns, "user")
+    comparison.check(training=False)
+
+
+def require_vocabulary(chat: Chat, architecture: Architecture, remedy: str) -> None:
+    """Raises UserError, ending in `remedy`, if the tokenizer has ids that the model has no embedding of."""
+    if len(chat.tokenizer) > architecture.vocab_size:
+        raise UserError(
+            f"tokenizer {chat.source} has {len(chat.tokenizer)} tokens, but the model's vocabulary is "
+            f"{architecture.vocab_size}; {remedy}"
+        )
 
 
 def _power_of_two(n: int) -> int:

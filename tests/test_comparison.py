@@ -210,6 +210,11 @@ def test_identical_responses_are_refused_in_training_only_and_only_where_nothing
         Comparison.of("p", ["a", "a"], preferences=[[0, 1], [1, 2]]).check(training=True)
 
 
+def test_a_text_is_not_taken_for_a_list_of_responses() -> None:
+    with pytest.raises(RecordError, match="is one text"):
+        Comparison.of("a", "bc")
+
+
 text = st.text(st.characters(exclude_categories=["Cs"]), max_size=8)
 messages = st.lists(st.builds(Message, st.sampled_from(ROLES), text), min_size=1, max_size=3).map(tuple)
 number = st.floats(0, 1)

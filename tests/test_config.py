@@ -61,11 +61,60 @@ def test_a_missing_config_file_is_named(capsys: pytest.CaptureFixture[str]) -> N
         (["--data.rows", "-1"], "data.rows must not be negative"),
         (["--optimizer.learning_rate", "0"], "optimizer.learning_rate must be positive"),
         (["--optimizer.final", "2"], "optimizer.final"),
+        *[
+            ([f"--{key}", value], f"{key} must ")
+            for key, value in [
+                ("data.held_out", "-1"),
+                ("data.held_out", "2.5"),
+                ("data.max_bad_share", "1.5"),
+                ("data.prefetch", "-1"),
+                ("data.workers", "-1"),
+                ("optimizer.batch", "0"),
+                ("optimizer.learning_rate", "-1"),
+                ("optimizer.warmup", "-1"),
+                ("optimizer.warmup", "1.5"),
+                ("optimizer.weight_decay", "-1"),
+                ("optimizer.b1", "2"),
+                ("optimizer.b2", "1"),
+                ("optimizer.eps", "0"),
+                ("optimizer.clip", "-1"),
+                ("run.seed", "-1"),
+                ("run.seed", "9223372036854775808"),
+                ("run.epochs", "0"),
+                ("run.steps", "-3"),
+                ("run.log_every", "-1"),
+                ("run.evaluate_every", "-1"),
+                ("run.checkpoint_every", "-1"),
+                ("run.keep", "0"),
+            ]
+        ],
     ],
 )
 def test_contradictions_are_named(tmp_path: Path, extra: list[str], named: str) -> None:
     with pytest.raises(UserError, match=named):
         parse_train_config([*write(tmp_path, GOOD), *extra])
+
+
+def test_bounds_that_are_allowed(tmp_path: Path) -> None:
+    argv = ["--optimizer.b1", "0", "--optimizer.clip", "0", "--optimizer.warmup", "0", "--data.held_out", "0"]
+    assert parse_train_config([*write(tmp_path, GOOD), *argv, "--optimizer.weight_decay", "0"]).optimizer.b1 == 0
+
+
+@pytest.mark.parametrize("section", ["data: 5", "data: null", "data: [1]", "run: 5"])
+def test_a_section_without_keys_is_named(tmp_path: Path, section: str) -> None:
+    name, _, _ = section.partition(": ")
+    text = "model: {architecture: {model_type: qwen3}}\ndata: {store: s}\n"
+    text = text.replace("data: {store: s}", section) if name == "data" else text + section
+    with pytest.raises(UserError, match=rf"c\.yaml: {name} must hold keys, not "):
+        parse_train_config(write(tmp_path, text))
+
+
+def test_a_config_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
+    argv = write(tmp_path, "")
+    (tmp_path / "c.yaml").write_bytes(b"run: {out: \xff\xe9}\n")
+    for given in (argv, ["=".join(argv)]):
+        with pytest.raises(UserError, match=r"^\S*c\.yaml: is not UTF-8 text"):
+            parse_train_config(given)
 
 
 SHORT = {"most_tokens": 900, "most_leaves": 4}

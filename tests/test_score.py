@@ -145,6 +145,8 @@ def test_nothing_half_written_stays_after_a_failure(tmp_path: Path, file: Path, 
         ("in.jsonl", "in.jsonl", "OUT is IN"),
         ("absent.jsonl", "out.jsonl", r"absent\.jsonl: there is no such file"),
         ("empty.jsonl", "out.jsonl", r"empty\.jsonl: the file is empty"),
+        ("in.jsonl", "empty.jsonl/out.jsonl", r"empty\.jsonl: cannot be written to \(Not a directory\)"),
+        ("in.jsonl", "folder.jsonl", r"folder\.jsonl: is a folder"),
     ],
 )
 def test_mistakes_are_answered_before_the_model_is_loaded(
@@ -152,5 +154,13 @@ def test_mistakes_are_answered_before_the_model_is_loaded(
 ) -> None:
     monkeypatch.setattr(scoring, "load_scorer", lambda *args: pytest.fail("loaded the model"))
     (tmp_path / "empty.jsonl").touch()
+    (tmp_path / "folder.jsonl").mkdir()
     with pytest.raises(UserError, match=words):
         score.main([str(tmp_path / source), str(tmp_path / out), "--checkpoint", "x"])
+
+
+@pytest.mark.parametrize("given", ["0", "-5", "many"])
+def test_max_tokens_is_checked(tmp_path: Path, file: Path, given: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        score.main([str(file), str(tmp_path / "out.jsonl"), "--checkpoint", "x", "--max-tokens", given])
+    assert "--max-tokens: must be a number of at least 2" in capsys.readouterr().err

@@ -1,5 +1,6 @@
 """The scorer: rewards in order, whatever the packing; truncation counted; nothing untrained."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,11 +8,11 @@ import numpy as np
 import pytest
 
 from skyrm_jax import checkpoint
-from skyrm_jax.comparison import Comparison
+from skyrm_jax.comparison import Comparison, Message
 from skyrm_jax.convert.streamed import write_checkpoint
 from skyrm_jax.convert.weights import MemoryWeights
 from skyrm_jax.data import bpe
-from skyrm_jax.errors import UserError
+from skyrm_jax.errors import RecordError, UserError
 from skyrm_jax.models.architecture import Architecture, Rope
 from skyrm_jax.models.parameters import map_table
 from skyrm_jax.scorer import Scorer
@@ -90,6 +91,64 @@ def test_an_untrained_head_is_refused(model: Path, tmp_path: Path) -> None:
     write_checkpoint(tmp_path / "fresh", MemoryWeights.of(found.architecture, params), found.tokenizer, {})
     with pytest.raises(UserError, match="reward head is zero"):
         load(tmp_path / "fresh")
+
+
+USER, ANSWER = Message("user", "red"), Message("assistant", "blue")
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        (Comparison((), ((ANSWER,),)), "prompt: has no user turn"),
+        (Comparison((USER, ANSWER), ((ANSWER,),)), "prompt: ends in an assistant turn"),
+        (Comparison((USER,), ((USER,),)), "responses: does not end in an assistant turn"),
+        (Comparison((USER,), ((),)), "responses: does not end in an assistant turn"),
+        (Comparison((USER,), ()), "responses: is empty"),
+        (Comparison((USER,), "bc"), "responses: is not a list"),  # type: ignore[arg-type]
+        (Comparison((USER,), ("bc",)), r"responses\[0\]: is not a tuple of messages"),  # type: ignore[arg-type]
+        (Comparison([USER], ((ANSWER,),)), "prompt: is not a tuple of messages"),  # type: ignore[arg-type]
+        (Comparison("red", ((ANSWER,),)), "prompt: is not a tuple of messages"),  # type: ignore[arg-type]
+        (Comparison((USER,), (({"role": "assistant"},),)), r"responses\[0\]: is not a tuple of messages"),  # type: ignore[arg-type]
+        (Comparison((USER,), ((Message("judge", "x"), ANSWER),)), r"responses\[0\].role: is not known"),
+        ("red", "record: is not a Comparison"),
+        ({"prompt": "red", "responses": ["blue"]}, "record: is not a Comparison"),
+    ],
+)
+def test_what_cannot_be_scored_is_refused_and_named(model: Path, bad: Any, words: str) -> None:
+    scorer = load(model)
+    good = Comparison.of("red", ["blue"], id="good")
+    with pytest.raises(RecordError, match=rf"{words} \(.*comparison 1\b"):
+        scorer.score([good, bad])
+    trees = scorer.trees([good, bad, good])
+    assert isinstance(trees[1], RecordError)
+    assert [len(tree.leaf) for tree in (trees[0], trees[2]) if not isinstance(tree, RecordError)] == [1, 1]
+
+
+def test_one_comparison_instead_of_a_list_is_refused(model: Path) -> None:
+    with pytest.raises(UserError, match="takes a list of comparisons, not one Comparison"):
+        load(model).score(Comparison.of("red", ["blue"]))  # type: ignore[arg-type]
+
+
+def test_the_number_of_a_refused_comparison_counts_over_windows(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("skyrm_jax.scorer.WINDOW", 2)
+    bad = Comparison((), ((ANSWER,),), id="that one")
+    with pytest.raises(RecordError, match=r"comparison 3, 'that one'"):
+        load(model).score([*comparisons(3), bad])
+
+
+def test_more_tokens_than_embeddings_are_refused(model: Path, tmp_path: Path) -> None:
+    found = checkpoint.load_model(model)
+    architecture = replace(found.architecture, vocab_size=found.architecture.vocab_size - 1)
+    params = map_table(architecture, lambda _, spec: np.ones(spec.shape, np.float32))
+    write_checkpoint(tmp_path / "small", MemoryWeights.of(architecture, params), found.tokenizer, {})
+    size = architecture.vocab_size
+    with pytest.raises(UserError, match=rf"has {size + 1} tokens, but the model's vocabulary is {size}"):
+        load(tmp_path / "small")
+
+
+def test_max_tokens_is_checked(model: Path) -> None:
+    with pytest.raises(UserError, match="max_tokens must be at least 2: 0"):
+        load(model, max_tokens=0)
 
 
 def test_nothing_there_is_said(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from rich.console import Console
 
 from skyrm_jax.comparison import Comparison
 from skyrm_jax.data.quarantine import Quarantine
-from skyrm_jax.data.sources import read_comparisons
-from skyrm_jax.errors import UserError
+from skyrm_jax.data.sources import Located, read_located
+from skyrm_jax.errors import RecordError, UserError
 from skyrm_jax.eval import benchmarks, heldout, rewards, scoring
 from skyrm_jax.eval.manifest import describe, manifest
 from skyrm_jax.eval.stored import HeldOut
@@ -67,24 +67,27 @@ def main(arguments: list[str] | None = None) -> None:
         raise UserError("nothing to score: give --benchmarks with --data, or --held-out")
     if names and args.data is None:
         raise UserError("--benchmarks needs --data, the folder with the published files")
+    scoring.require_writable(args.out)
     sets: Sets = {name: benchmarks.load(name, args.data) for name in names}
     facts = {name: describe(comparisons, str(args.data)) for name, comparisons in sets.items()}
     stored = read_store(args.held_out)
+    quarantine = Quarantine(args.out / "held-out.quarantine.jsonl", args.max_bad_share)
+    records: list[Located] = []
     if stored:
         sets[rewards.HELD_OUT] = stored.comparisons
         facts[rewards.HELD_OUT] = {"store": args.held_out[0], "fingerprint": stored.store.fingerprint}
     elif args.held_out:
-        quarantine = Quarantine(args.out / "held-out.quarantine.jsonl", args.max_bad_share)
-        comparisons = list(read_comparisons(args.held_out, args.form, training=False, quarantine=quarantine))
-        sets[rewards.HELD_OUT] = comparisons
-        read = describe(comparisons, " ".join(args.held_out))
-        facts[rewards.HELD_OUT] = {**read, "bad_records": quarantine.bad}
+        records = list(read_located(args.held_out, args.form, training=False, quarantine=quarantine))
+        sets[rewards.HELD_OUT] = [record.comparison for record in records]
+        facts[rewards.HELD_OUT] = {}
 
     console = Console()
     if args.from_rewards:
         file = rewards.RewardFile(args.from_rewards)
         scored = {name: file.of(name, comparisons) for name, comparisons in sets.items()}
         origin: dict[str, Any] = {"file": str(args.from_rewards)}
+        if records:
+            put_aside(records, scored[rewards.HELD_OUT], quarantine)
     else:
         scorer = scoring.load_scorer(args, args.checkpoint)
         scored = {}
@@ -92,11 +95,28 @@ def main(arguments: list[str] | None = None) -> None:
             if name == rewards.HELD_OUT and stored:
                 work = partial(stored.score, scorer)
                 scored[name], facts[name]["counts"] = scoring.counted(scorer, len(comparisons), console, name, work)
+            elif name == rewards.HELD_OUT:
+                scored[name], facts[name]["counts"] = scoring.score_records(scorer, records, quarantine, console, name)
             else:
                 scored[name], facts[name]["counts"] = scoring.score(scorer, comparisons, console, name)
         origin = scoring.origin(scorer)
         rewards.write(args.out / "rewards.parquet", {name: (sets[name], scored[name]) for name in sets})
+    if records:
+        usable = [i for i, reward in enumerate(scored[rewards.HELD_OUT]) if reward.size]
+        scored[rewards.HELD_OUT] = [scored[rewards.HELD_OUT][i] for i in usable]
+        sets[rewards.HELD_OUT] = [records[i].comparison for i in usable]
+        read = describe(sets[rewards.HELD_OUT], " ".join(args.held_out))
+        facts[rewards.HELD_OUT] |= {**read, "bad_records": quarantine.bad}
     report(console, args.out, sets, scored, manifest(origin, facts))
+
+
+def put_aside(records: Sequence[Located], values: Sequence[np.ndarray], quarantine: Quarantine) -> None:
+    """Quarantines the records that the model could not read when the rewards were made. Raises UserError if too many."""
+    for record, reward in zip(records, values, strict=True):
+        if not reward.size:
+            error = RecordError("record", "was refused by the model", "see the quarantine of the run that scored it")
+            quarantine.add(record.file, record.line, error, record.raw)
+    quarantine.check()
 
 
 def read_store(paths: Sequence[str]) -> HeldOut | None:

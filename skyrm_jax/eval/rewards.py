@@ -1,7 +1,8 @@
 """Reward files: every reward of an evaluation, so that all figures can be computed again without a model.
 
 Read: our own parquet (columns set, id, rewards), jsonl records {"id", "rewards"} with an optional "set", and
-the output dumps of JudgeBench's authors. `set` is the benchmark's name, or HELD_OUT.
+the output dumps of JudgeBench's authors. `set` is the benchmark's name, or HELD_OUT. Of a held-out record that the
+model could not read the rewards are an empty list.
 """
 
 import json

@@ -1,17 +1,23 @@
 """What `eval` and `score` share: a scorer's options, loading it, scoring under a progress display."""
 
 import argparse
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from skyrm_jax.chat import Tree
 from skyrm_jax.comparison import Comparison
+from skyrm_jax.data.quarantine import Quarantine
+from skyrm_jax.data.sources import Located
+from skyrm_jax.errors import RecordError, UserError
 from skyrm_jax.forms import FORMS
 
 if TYPE_CHECKING:
@@ -20,6 +26,9 @@ if TYPE_CHECKING:
 
 Advance = Callable[[int], None]
 """Told how many comparisons were just finished."""
+
+CHUNK = 1024
+"""Records tokenised, and then scored, at a time."""
 
 QUIET = 15.0
 """Seconds between lines where there is no terminal to draw a bar on."""
@@ -37,7 +46,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--max-tokens",
-        type=int,
+        type=_max_tokens,
         default=16_384,
         metavar="N",
         help="longest conversation; longer ones lose the beginning of their prompt (default 16384)",
@@ -49,6 +58,22 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="of matrix operands (default bfloat16)",
     )
     parser.add_argument("--template", help="chat template, a file or a built-in name, instead of the checkpoint's own")
+
+
+def _max_tokens(text: str) -> int:
+    if not text.isdecimal() or int(text) < 2:
+        raise argparse.ArgumentTypeError(f"must be a number of at least 2, not {text!r}")
+    return int(text)
+
+
+def require_writable(folder: Path) -> None:
+    """Raises UserError unless `folder` can be made, or written to: better known before hours of scoring."""
+    place = folder.absolute()
+    try:
+        with tempfile.TemporaryFile(dir=next(one for one in (place, *place.parents) if one.exists())):
+            pass
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written to ({error.strerror}); give another place for results") from None
 
 
 def load_scorer(args: argparse.Namespace, source: str) -> "Scorer":
@@ -70,6 +95,46 @@ def score(
 ) -> tuple[list[np.ndarray], dict[str, int]]:
     """The rewards of the comparisons, and what the scorer counted while it made them."""
     return counted(scorer, len(comparisons), console, label, lambda advance: scorer.score(comparisons, advance))
+
+
+def readable(
+    scorers: Sequence["Scorer"], records: Sequence[Located], quarantine: Quarantine
+) -> tuple[list[int], list[list[Tree]]]:
+    """Which of the records all scorers can read, and for each scorer the trees of these; the others are quarantined."""
+    comparisons = [record.comparison for record in records]
+    trees = [scorer.trees(comparisons) for scorer in scorers]
+    numbers: list[int] = []
+    for number, record in enumerate(records):
+        refused = next((of[number] for of in trees if isinstance(of[number], RecordError)), None)
+        if isinstance(refused, RecordError):
+            quarantine.add(record.file, record.line, refused, record.raw)
+        else:
+            numbers.append(number)
+    return numbers, [[cast(Tree, of[number]) for number in numbers] for of in trees]
+
+
+def score_records(
+    scorer: "Scorer", records: Sequence[Located], quarantine: Quarantine, console: Console, label: str
+) -> tuple[list[np.ndarray], dict[str, int]]:
+    """The rewards of all records, empty for those that go to the quarantine, and what the scorer counted.
+
+    Raises UserError as soon as too many are in the quarantine, or if all of a file are.
+    """
+
+    def work(advance: Advance) -> list[np.ndarray]:
+        rewards = [np.empty(0, np.float32)] * len(records)
+        for start in range(0, len(records), CHUNK):
+            chunk = records[start : start + CHUNK]
+            numbers, (trees,) = readable([scorer], chunk, quarantine)
+            quarantine.check()
+            advance(len(chunk) - len(numbers))
+            for number, reward in zip(numbers, scorer.score_trees(trees, advance), strict=True):
+                rewards[start + number] = reward
+        for file in quarantine.counts:
+            quarantine.finish(file)
+        return rewards
+
+    return counted(scorer, len(records), console, label, work)
 
 
 def counted(

@@ -1,6 +1,6 @@
 """What a run starts from: its tokenised store and its model."""
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from skyrm_jax.models.architecture import COMPUTED, Architecture
 from skyrm_jax.models.parameters import Params, initialise, shardings
 from skyrm_jax.prepare import PrepareOptions, prepare
 from skyrm_jax.schedule import CYCLE, Pool, mixture
+from skyrm_jax.scorer import require_vocabulary
 
 
 @dataclass(frozen=True)
@@ -37,13 +38,13 @@ def start(config: TrainConfig) -> Start:
         UserError: they cannot be found, or contradict each other.
     """
     if config.model.base is not None:
-        expected = None
-        if config.model.architecture is not None:
-            expected = Architecture.from_hf(hf_config(config.model.architecture))
-        pad = expected.pad_token_id if expected else None
-        architecture, folder = base_architecture(config.model.base, pad)
-        if expected:
-            require_same(config.model.base, architecture, expected)
+        given = config.model.architecture
+        expected = {} if given is None else hf_config(given)
+        architecture, folder = base_architecture(config.model.base, expected.get("pad_token_id"))
+        if given is not None:
+            if expected.get("vocab_size") is None:
+                expected["vocab_size"] = architecture.vocab_size
+            require_same(config.model.base, architecture, Architecture.from_hf(expected))
         tokenizer = config.data.tokenizer or str(folder)
         chat = Chat.load(tokenizer, architecture.pad_token_id, config.data.template)
     else:
@@ -53,11 +54,7 @@ def start(config: TrainConfig) -> Start:
         chat = Chat.load(tokenizer, None, config.data.template)
         architecture = random_architecture(config.model.architecture, chat)
         chat = replace(chat, pad_token_id=architecture.pad_token_id)
-    if len(chat.tokenizer) > architecture.vocab_size:
-        raise UserError(
-            f"tokenizer {tokenizer} has {len(chat.tokenizer)} tokens, but the model's vocabulary is "
-            f"{architecture.vocab_size}; use the model's own tokenizer (data.tokenizer)"
-        )
+    require_vocabulary(chat, architecture, "use the model's own tokenizer (data.tokenizer)")
     return Start(tokenizer, chat, architecture)
 
 
@@ -89,7 +86,8 @@ def require_same(base: str, found: Architecture, expected: Architecture) -> None
 def random_architecture(given: str | dict[str, Any] | None, chat: Chat) -> Architecture:
     """The architecture of a config.json (path or contents), the tokenizer filling in vocabulary and pad token."""
     config = hf_config(given)
-    config.setdefault("vocab_size", len(chat.tokenizer))
+    if config.get("vocab_size") is None:
+        config["vocab_size"] = len(chat.tokenizer)
     if config.get("pad_token_id") is None:
         config["pad_token_id"] = chat.tokenizer.pad_token_id
     if config["pad_token_id"] is None:
@@ -104,13 +102,15 @@ def open_store(config: TrainConfig, begin: Start, console: Console) -> Store:
     """The run's store, prepared now if `data.sources` are given and it is not there.
 
     Raises:
-        UserError: it cannot be made, or it was made with another tokenizer, template or pad token, or longer
-            conversations, than this run uses.
+        UserError: it cannot be made; it was made with another tokenizer, template or pad token, or longer
+            conversations, than this run uses; or, where `data.sources` are given, from others or with other options.
     """
     path = config.store
     if config.data.sources and not remote.is_remote(path) and not Path(path, "store.json").exists():
         prepare(prepare_options(config, begin), console)
     store = Store.open(path)
+    if config.data.sources:
+        require_made_of(store, prepare_options(config, begin))
     store.require(
         {
             "tokenizer_hash": begin.chat.tokenizer_hash,
@@ -124,6 +124,24 @@ def open_store(config: TrainConfig, begin: Start, console: Console) -> Store:
     if longest > row:
         raise UserError(f"{path} holds a conversation of {longest} tokens; data.row_tokens is {row}; raise it")
     return store
+
+
+def require_made_of(store: Store, options: PrepareOptions) -> None:
+    """Raises UserError, naming the key, unless `store` was made from these sources with these options.
+
+    Sources are compared as they are named, from `data.root`, which may move. Tokenizer, template and pad token are
+    left to `Store.require`, which knows them by content.
+    """
+    wanted = asdict(options)
+    for name, made in {"sources": store.sources, **store.meta["options"]}.items():
+        if name in ("tokenizer", "template", "pad_token_id") or wanted.get(name, made) == made:
+            continue
+        key = {"seed": "run.seed", "dedup": "dedup", "training": "training"}.get(name, f"data.{name}")
+        raise UserError(
+            f"{store.directory} was made with {key} = {made!r}, now it is {wanted[name]!r}: restore the value, choose "
+            "another run.out or data.store, or delete the store to have it made again (or give data.store without "
+            "data.sources, to use it as it is)"
+        )
 
 
 def pools(store: Store, weights: dict[str, float] | None) -> tuple[Pool, ...]:

@@ -72,7 +72,7 @@ def step_programs(
 
     def update(state: TrainState, sums: Accumulated) -> tuple[TrainState, Metrics]:
         updates, moments = optimizer.update(sums.gradients, state.moments, state.params)
-        metrics = {**sums.metrics, "loss": sums.loss, "gradient_norm": optax.global_norm(sums.gradients)}
+        metrics = {**sums.metrics, "loss": sums.loss, "gradient_norm": optax.tree.norm(sums.gradients)}
         return TrainState(optax.apply_updates(state.params, updates), moments), metrics
 
     def evaluate(params: Params, batch: dict[str, Array]) -> tuple[Array, Metrics]:

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from skyrm_jax.comparison import Comparison
-from skyrm_jax.errors import UserError
+from skyrm_jax.errors import RecordError, UserError
 from skyrm_jax.eval import cli, scoring
 
 HELD_OUT = [
@@ -26,6 +26,14 @@ class LengthScorer:
     def __init__(self) -> None:
         self.manifest = {"checkpoint": "by length", "compute_dtype": "float32", "template_hash": "abc"}
         self.counts = {"comparisons": 0, "truncated": 0}
+
+    def trees(self, comparisons: list[Comparison]) -> list[Any]:
+        """The comparisons themselves stand for their trees; a template refuses the word `refused`."""
+        refused = RecordError("record", "is refused by the chat template", "mend it")
+        return [refused if c.prompt[0].content == "refused" else c for c in comparisons]
+
+    def score_trees(self, trees: list[Comparison], progress: Any = None) -> list[np.ndarray]:
+        return self.score(trees)
 
     def score(self, comparisons: list[Comparison], progress: Any = None) -> list[np.ndarray]:
         self.counts["comparisons"] += len(comparisons)
@@ -111,6 +119,45 @@ def test_bad_records_are_put_aside_and_counted(tmp_path: Path) -> None:
     results = json.loads((tmp_path / "out/results.json").read_text())
     assert results["manifest"]["sets"]["held-out"]["bad_records"] == 1
     assert '"line": 4' in (tmp_path / "out/held-out.quarantine.jsonl").read_text()
+
+
+def test_what_the_model_cannot_read_is_put_aside_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scoring, "CHUNK", 2)
+    records = [{"prompt": "refused", "responses": ["a", "b"], "chosen": 0, "id": "twice"}, *HELD_OUT]
+    records[2] = records[2] | {"id": "twice"}
+    path = tmp_path / "h.jsonl"
+    path.write_text("".join(json.dumps(r) + "\n" for r in records))
+    sets = ["--held-out", str(path), "--out"]
+    with pytest.raises(UserError, match="1 of 4 records are bad"):
+        cli.main(["--checkpoint", "x", *sets, str(tmp_path / "out")])
+    sets = ["--max-bad-share", "0.3", *sets]
+    cli.main(["--checkpoint", "x", *sets, str(tmp_path / "out")])
+    cli.main(["--from-rewards", str(tmp_path / "out/rewards.parquet"), *sets, str(tmp_path / "again")])
+    for out in ("out", "again"):
+        results = json.loads((tmp_path / out / "results.json").read_text())
+        facts = results["manifest"]["sets"]["held-out"]
+        assert (facts["comparisons"], facts["bad_records"]) == (3, 1)
+        figure = results["results"]["held-out"]["sections"]["Pair accuracy"]["All pairs"]
+        assert (figure["correct"], figure["ties"], figure["total"]) == (2, 1, 4)
+        (entry,) = (tmp_path / out / "held-out.quarantine.jsonl").read_text().splitlines()
+        assert json.loads(entry)["line"] == 1
+
+
+def test_nothing_but_refused_records_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "h.jsonl").write_text(json.dumps({"prompt": "refused", "responses": ["a", "b"], "chosen": 0}) + "\n")
+    arguments = ["--held-out", str(tmp_path / "h.jsonl"), "--out", str(tmp_path / "out"), "--max-bad-share", "1"]
+    with pytest.raises(UserError, match="none of its 1 records can be used"):
+        cli.main(["--checkpoint", "x", *arguments])
+
+
+def test_a_folder_for_results_that_cannot_be_made_is_answered_before_the_model_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scoring, "load_scorer", lambda *args: pytest.fail("loaded the model"))
+    path = held_out(tmp_path / "h.jsonl")
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="file/out: cannot be written to"):
+        cli.main(["--checkpoint", "x", "--held-out", str(path), "--out", str(tmp_path / "file" / "out")])
 
 
 @pytest.mark.parametrize(

@@ -1,17 +1,18 @@
 """Whole runs: the first loss, learning, resumption after SIGKILL, refusals."""
 
+import io
 import json
-import os
+import re
 import signal
 import subprocess
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
+from rich.console import Console
 
 from skyrm_jax import checkpoint
 from skyrm_jax.config import TrainConfig
@@ -39,7 +40,8 @@ def test_a_run_starts_at_ln_2_learns_and_can_be_scored(config: TrainConfig) -> N
         optimizer=replace(config.optimizer, learning_rate=1e-2),
         run=replace(config.run, epochs=8, checkpoint_every=0),
     )
-    result = run(config)
+    told = io.StringIO()
+    result = run(config, Console(file=told, width=200))
     records = metrics(config.run.out)
     assert records[0]["loss"] == pytest.approx(np.log(2), abs=1e-6)
     assert [r["step"] for r in records] == list(range(1, 41))
@@ -48,6 +50,10 @@ def test_a_run_starts_at_ln_2_learns_and_can_be_scored(config: TrainConfig) -> N
     assert records[-1]["loss"] < 0.5 * np.log(2)
     assert result.held_out["held_out_accuracy"] > 0.7
     assert (Path(config.run.out) / "training.png").stat().st_size > 10_000
+    (events,) = (Path(config.run.out) / "tensorboard").glob("events.out.tfevents.*")
+    assert events.read_bytes().count(b"tokens_per_second") >= 40
+    line = r"step 40/40  loss 0\.\d{4}  accuracy [01]\.\d{3}  [\d.]+ pairs/s  [\d,]+ tokens/s  ETA 0:00"
+    assert re.search(line, told.getvalue())
     scorer = Scorer.load(config.run.out, max_tokens=64, dtype="float32")
     assert scorer.loaded.meta["step"] == 40 and scorer.loaded.meta["template_hash"] == scorer.chat.template_hash
 
@@ -89,22 +95,46 @@ def test_accumulation_does_not_change_the_step(config: TrainConfig, tmp_path: Pa
     np.testing.assert_allclose(*losses, rtol=1e-5)
 
 
+KILLED = """
+import os, signal, sys, time
+from pathlib import Path
+from skyrm_jax.train import __main__, metrics
+
+write, at, awaited = metrics.MetricsLog.write, int(sys.argv[1]), Path(sys.argv[2])
+
+def write_and_die(log, step, record):
+    write(log, step, record)
+    if step == at:
+        while not awaited.exists():
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+metrics.MetricsLog.write = write_and_die
+__main__.main(sys.argv[3:])
+"""
+"""A run that is killed as soon as a step is logged and a path exists."""
+
+
 def test_killed_at_any_step_it_resumes_bit_identically(config: TrainConfig, tmp_path: Path) -> None:
     undisturbed = replace(config, run=replace(config.run, out=str(tmp_path / "undisturbed")))
     run(undisturbed)
-    file = tmp_path / "config.yaml"
+    file, out = tmp_path / "config.yaml", Path(config.run.out)
     file.write_text(yaml.safe_dump(config.as_dict()))
-    command = [sys.executable, "-m", "skyrm_jax.train", "--config", str(file)]
-    log = Path(config.run.out) / "metrics.jsonl"
-    for target in (3, 7):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        while process.poll() is None and (not log.exists() or len(log.read_text().splitlines()) < target):
-            time.sleep(0.01)
-        if process.poll() is None:
-            os.kill(process.pid, signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL, "the run ended before it could be killed"
-    finished = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert "resumed from step" in finished.stderr
+    # Before the first checkpoint, between two of them, and while one is being written.
+    for at, every, awaited, kept in [
+        (2, 3, out, [None]),
+        (5, 3, out / "checkpoints" / "3", [3]),
+        (8, 1, out, [6, 7]),
+    ]:
+        command = [sys.executable, "-c", KILLED, str(at), str(awaited)]
+        options = ["--config", str(file), "--run.checkpoint_every", str(every)]
+        killed = subprocess.run([*command, *options], capture_output=True, text=True)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+        found = checkpoint.locate(out, unfinished_ok=True)
+        assert (found.step if found else None) in kept and len(metrics(out)) == at
+    told = io.StringIO()
+    run(config, Console(file=told))
+    assert re.search("resumed from step [67] of 10", told.getvalue())
     ours, theirs = final_params(config.run.out), final_params(undisturbed.run.out)
     for name, value in theirs.items():
         np.testing.assert_array_equal(ours[name], value, err_msg=name)
