@@ -369,7 +369,7 @@ def test_killed_alone_it_takes_its_workers_along(options: PrepareOptions, tmp_pa
     process = subprocess.Popen(command, start_new_session=True, stdout=subprocess.DEVNULL)
     try:
         partial = tmp_path / ".store.partial"
-        for _ in range(600):
+        for _ in range(3000):
             if len(list(partial.glob("*.trees"))) > 1:
                 break
             time.sleep(0.1)
@@ -377,7 +377,7 @@ def test_killed_alone_it_takes_its_workers_along(options: PrepareOptions, tmp_pa
         assert process.poll() is None and len(workers) >= 2
         process.kill()
         process.wait()
-        for _ in range(100):
+        for _ in range(600):
             if not any(map(runs, workers)):
                 break
             time.sleep(0.1)
