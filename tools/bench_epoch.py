@@ -35,7 +35,14 @@ def ours_epoch(source: str, folder: str, tokenizer: str) -> Figures:
     from skyrm_jax.prepare import PrepareOptions, prepare
 
     options = PrepareOptions(
-        [source], f"{folder}/store", tokenizer, max_tokens=MOST_TOKENS, held_out=0, dedup=False, workers=WORKERS
+        [source],
+        f"{folder}/store",
+        tokenizer,
+        max_tokens=MOST_TOKENS,
+        empty="keep",
+        held_out=0,
+        dedup=False,
+        workers=WORKERS,
     )
     with Path(os.devnull).open("w") as nowhere:
         store = prepare(options, Console(file=nowhere))
