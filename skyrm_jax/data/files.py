@@ -10,7 +10,6 @@ from typing import Any, BinaryIO
 from urllib.parse import parse_qsl, urlsplit
 
 import fsspec
-from huggingface_hub import HfApi
 
 from skyrm_jax.errors import UserError
 
@@ -94,6 +93,8 @@ class HubDataset:
         """
         if os.path.isdir(self.id):
             return self
+        from huggingface_hub import HfApi  # a tenth of a second that other sources do not need
+
         try:
             return replace(self, revision=HfApi().dataset_info(self.id, revision=self.revision, timeout=60).sha)
         except Exception as error:  # a dozen kinds, all of them about this data set or the network

@@ -158,7 +158,7 @@ class _Shards:
             progress = stack.enter_context(report.progress(console, sum(source.nbytes for source in self.sources)))
             waiting: deque[tuple[Job, Source, Future[None] | None]] = deque()
             for job, source in self._jobs(size):
-                made = None if self._finished(job) else run(job)
+                made = None if self._finished(job, checksum=True) else run(job)
                 # Without the payload: there may be gigabytes of them.
                 waiting.append((replace(job, chunk=replace(job.chunk, payload=None)), source, made))
                 while len(waiting) > workers + 2:
@@ -177,9 +177,9 @@ class _Shards:
             if is_empty:
                 self.quarantine.finish(source.label)
 
-    def _finished(self, job: Job) -> Facts | None:
+    def _finished(self, job: Job, checksum: bool) -> Facts | None:
         """The shard of a job, if there is one and it is whole."""
-        found = facts(self.folder, job.number)
+        found = facts(self.folder, job.number, checksum)
         return found if found is not None and number_of(found.job) == job.number else None
 
     def _collect(self, job: Job, source: Source, made: Future[None] | None, progress: report.Progress) -> None:
@@ -195,7 +195,7 @@ class _Shards:
                     "want of memory: run it again to go on, with fewer workers. (A script of yours that calls prepare() "
                     "needs `if __name__ == '__main__':` around it.)"
                 ) from error
-        found = self._finished(job)
+        found = self._finished(job, checksum=False)  # made just now, or read when it was found
         if found is None:
             raise UserError(
                 f"{self.folder}: the shard of {job.name} from record {job.chunk.first} was removed or damaged while it was "

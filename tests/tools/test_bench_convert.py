@@ -15,7 +15,7 @@ from skyrm_jax.config import parse_train_config
 from skyrm_jax.convert.cli import main
 from skyrm_jax.convert.hf_export import write_hf
 from skyrm_jax.convert.names import hf_tensors
-from skyrm_jax.models.architecture import Architecture
+from skyrm_jax.models.architecture import Architecture, Rope
 from skyrm_jax.train.setup import hf_config
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -46,6 +46,22 @@ def test_memory_stays_far_below_the_models_size(tmp_path: Path, tool: Any) -> No
     bench.main(["--config", config, "--folder", str(tmp_path / "work"), "--json", str(tmp_path / "out.json")])
     result = json.loads((tmp_path / "out.json").read_text())
     assert result["byte_identical"] and result["gib"] > 2.25 and result["peak_rss_gib"] < 1.75
+
+
+@pytest.mark.full
+def test_memory_of_an_average_stays_far_below_one_models_size(tmp_path: Path, tool: Any) -> None:
+    """Beyond what the average of models of one layer needs."""
+    bench = tool("bench_convert")
+    model = Architecture("qwen3", 8192, 1024, 4096, 24, 8, 4, 128, True, 1e-6, Rope(), 512, 0)
+
+    def peak(layers: int) -> int:
+        source, out = tmp_path / f"of{layers}", tmp_path / f"mean{layers}"
+        write_hf(source, bench.RandomWeights(replace(model, layers=layers)), None)
+        return 1024 * bench.peak_kib("average", *[str(source)] * 3, "--out", str(out))
+
+    nbytes = 2 * model.parameter_count()
+    more = peak(model.layers) - peak(1)
+    assert nbytes > 2**29 and more < nbytes / 4
 
 
 @pytest.fixture
