@@ -90,14 +90,16 @@ class ModelConfig:
             `vocab_size` and `pad_token_id` may be left out: the tokenizer says. With `base` it is what the base must
             be, but for the pad token, which is taken from here.
         compute_dtype: dtype of matrix operands; accumulation, norms, softmax and loss are fp32 always.
-        remat: what a layer keeps for its backward pass.
+        remat: what a layer keeps for its backward pass, which recomputes the rest: `full` nothing but its input,
+            `attention` what attention returns, `minimal` all that products return, `none` everything. See
+            `tools/bench_remat.py` for what each costs.
         attention: attention backend.
     """
 
     base: str | None = None
     architecture: str | dict[str, Any] | None = None
     compute_dtype: Literal["bfloat16", "float32"] = "bfloat16"
-    remat: Literal["full", "none"] = "full"
+    remat: Literal["full", "attention", "minimal", "none"] = "full"
     attention: str = "auto"
 
 

@@ -16,6 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from skyrm_jax.attention.blocks import LiveBlocks, live_blocks
 from skyrm_jax.attention.over_mesh import over_mesh
+from skyrm_jax.models.linear import as_bits, from_bits
 
 _HIDDEN = -1e30
 """Score of a hidden pair. Finite, so that a query that sees nothing of a live block makes no NaN: what it adds before
@@ -137,22 +138,18 @@ _attend_blocks.defvjp(_forward_rule, _backward_rule)
 
 @dataclass(frozen=True)
 class _Blocks:
-    """Blocks of bf16 or fp32 to take one of, kept as the integers of their bits.
-
-    XLA does not slice bf16 on CPUs: it would widen the whole array first, and narrow each slice again.
-    """
+    """Blocks to take one of, kept as their bits: see `linear.as_bits`."""
 
     bits: Array
-    dtype: Any
 
     @classmethod
     def of(cls, blocks: Float[Array, "n G A E"], turned: bool = False) -> "_Blocks":
         """With `turned`, each block is transposed, in memory: the barrier keeps XLA from folding it into the products."""
-        bits = jax.lax.bitcast_convert_type(blocks, jnp.uint16 if blocks.dtype == jnp.bfloat16 else jnp.uint32)
-        return cls(jax.lax.optimization_barrier(bits.swapaxes(2, 3) if turned else bits), blocks.dtype)
+        bits = as_bits(blocks)
+        return cls(jax.lax.optimization_barrier(bits.swapaxes(2, 3) if turned else bits))
 
     def __getitem__(self, i: Array) -> Array:
-        return jax.lax.bitcast_convert_type(self.bits[i], self.dtype)
+        return from_bits(self.bits[i])
 
 
 @dataclass(frozen=True)

@@ -8,21 +8,25 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
 from skyrm_jax import attention
 from skyrm_jax.models.architecture import Architecture
-from skyrm_jax.models.linear import matmul
+from skyrm_jax.models.linear import from_bits, matmul
 from skyrm_jax.models.parameters import Params
 from skyrm_jax.models.rope import inv_freq
 from skyrm_jax.models.sharding import ROW_AXES
 
+_save = jax.checkpoint_policies.save_only_these_names
 REMAT_POLICIES: dict[str, Any] = {
     "full": jax.checkpoint_policies.nothing_saveable,
+    "attention": _save("attention_out", "attention_lse"),
+    "minimal": _save("attention_out", "attention_lse", "qkv", "middle", "gate_up"),
     "none": jax.checkpoint_policies.everything_saveable,
 }
-"""What a layer keeps for its backward pass: `full` recomputes everything, `none` keeps everything."""
+"""What a layer keeps for its backward pass, from nothing to everything."""
 
 
 def rms_norm(x: Float[Array, "... D"], weight: Float[Array, "D"], eps: float) -> Float[Array, "... D"]:
@@ -70,26 +74,29 @@ class Layer(nnx.Module):
         """Self-attention under the tree mask: [B, T, D] normed fp32 -> [B, T, D] fp32."""
         a, dtype = model.architecture, model.compute_dtype
         B, T, _ = x.shape
-        q = matmul(x, self.q[...], dtype).reshape(B, T, a.heads, a.head_dim)
-        k = matmul(x, self.k[...], dtype).reshape(B, T, a.kv_heads, a.head_dim)
-        v = matmul(x, self.v[...], dtype).reshape(B, T, a.kv_heads, a.head_dim)
+        projections = zip((self.q, self.k, self.v), (a.heads, a.kv_heads, a.kv_heads), strict=True)
+        q, k, v = (
+            checkpoint_name(matmul(x, w[...], dtype).astype(dtype), "qkv").reshape(B, T, heads, a.head_dim)
+            for w, heads in projections
+        )
         if a.qk_norm:
             q = rms_norm(q, self.q_norm[...], a.rms_eps)
             k = rms_norm(k, self.k_norm[...], a.rms_eps)
-        q, k = rotate(q, cos, sin), rotate(k, cos, sin)
-        out = model.attention.attend(q.astype(dtype), k.astype(dtype), v.astype(dtype), mask)
+        q, k = (rotate(x.astype(jnp.float32), cos, sin).astype(dtype) for x in (q, k))
+        out = model.attention.attend(q, k, v, mask)
         return matmul(out.reshape(B, T, -1), self.o[...], dtype)
 
     def feed_forward(self, x: Array, dtype: Any) -> Array:
         """SwiGLU: down(silu(gate(x)) * up(x))."""
         gate, up = matmul(x, self.gate[...], dtype), matmul(x, self.up[...], dtype)
+        gate, up = (checkpoint_name(y.astype(dtype), "gate_up").astype(jnp.float32) for y in (gate, up))
         return matmul(jax.nn.silu(gate) * up, self.down[...], dtype)
 
     def __call__(self, x: Array, mask: attention.Mask, cos: Array, sin: Array, model: "Decoder") -> Array:
         eps, dtype = model.architecture.rms_eps, model.compute_dtype
         with jax.named_scope("attention"):
             h = rms_norm(x, self.attention_norm[...], eps)
-            x = (x + self.attend(h, mask, cos, sin, model)).astype(dtype)
+            x = checkpoint_name((x + self.attend(h, mask, cos, sin, model)).astype(dtype), "middle")
         with jax.named_scope("mlp"):
             h = rms_norm(x, self.mlp_norm[...], eps)
             x = (x + self.feed_forward(h, dtype)).astype(dtype)
@@ -97,7 +104,10 @@ class Layer(nnx.Module):
 
 
 class Decoder(nnx.Module):
-    """Embedding and stacked layers. The final norm belongs to whoever reads the hidden states."""
+    """Embedding and stacked layers. The final norm belongs to whoever reads the hidden states.
+
+    Layers in bf16 may be given as their bits (`linear.as_bits`), which on CPUs makes them cheap to take one by one.
+    """
 
     def __init__(
         self,
@@ -115,16 +125,15 @@ class Decoder(nnx.Module):
         self.layers = Layer(params["layers"])
 
     def __call__(
-        self, tokens: Int[Array, "B T"], positions: Int[Array, "B T"], end: Int[Array, "B T"]
+        self, embedded: Float[Array, "B T D"], positions: Int[Array, "B T"], end: Int[Array, "B T"]
     ) -> Float[Array, "B T D"]:
         """Hidden states before the final norm, in the compute dtype. `end` is the tree mask (see attention)."""
         mask = self.attention.prepare(end)
         cos, sin = rotary_table(positions, self.architecture)
-        x = self.embed[...][tokens].astype(self.compute_dtype)
-        x = _constrain(x)
+        x = _constrain(embedded.astype(self.compute_dtype))
 
         def body(x: Array, layer: Layer) -> tuple[Array, None]:
-            return _constrain(layer(x, mask, cos, sin, self)), None
+            return _constrain(jax.tree.map(from_bits, layer)(x, mask, cos, sin, self)), None
 
         # prevent_cse is for remat outside of scan; inside it only hinders fusion.
         checkpointed = jax.checkpoint(body, policy=REMAT_POLICIES[self.remat], prevent_cse=False)

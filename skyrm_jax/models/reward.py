@@ -45,7 +45,17 @@ class RewardModel(nnx.Module):
         reward_index: Int[Array, "B S"],
     ) -> Float[Array, "B S"]:
         """Rewards in fp32, one per leaf slot; unused slots hold the reward of whatever token they point at."""
-        hidden = self.decoder(tokens, positions, end)
+        return self.of_embedded(self.decoder.embed[...][tokens], positions, end, reward_index)
+
+    def of_embedded(
+        self,
+        embedded: Float[Array, "B T D"],
+        positions: Int[Array, "B T"],
+        end: Int[Array, "B T"],
+        reward_index: Int[Array, "B S"],
+    ) -> Float[Array, "B S"]:
+        """The same from the tokens' embeddings, for who differentiates by them."""
+        hidden = self.decoder(embedded, positions, end)
         with jax.named_scope("reward"):
             # The norm is per token, so only the pooled tokens need it.
             pooled = jnp.take_along_axis(hidden, reward_index[..., None], axis=1)

@@ -47,28 +47,41 @@ class StepPrograms:
     evaluate: Callable[[Params, dict[str, Array]], tuple[Array, Metrics]]
 
 
-def rewards(architecture: Architecture, config: ModelConfig, params: Params, batch: dict[str, Array]) -> Array:
-    """Rewards [B, S] of a micro-batch."""
-    model = RewardModel(architecture, params, config.compute_dtype, config.remat, config.attention)
-    return model(batch["tokens"], batch["positions"], batch["end"], batch["reward_index"])
-
-
 def step_programs(
     architecture: Architecture, config: ModelConfig, optimizer: optax.GradientTransformation, mesh: Mesh
 ) -> StepPrograms:
     """Builds the programs; they compile at first use."""
     sharded, whole = shardings(architecture, mesh), replicated(mesh)
 
-    def loss(params: Params, batch: dict[str, Array], divisor: Any) -> tuple[Array, Metrics]:
-        total, metrics = bradley_terry(rewards(architecture, config, params, batch), batch)
+    def loss(
+        layers: Params, embedded: Array, embed: Array, batch: dict[str, Array], divisor: Any
+    ) -> tuple[Array, Metrics]:
+        params = {**layers, "embed": embed}
+        model = RewardModel(architecture, params, config.compute_dtype, config.remat, config.attention)
+        rewards = model.of_embedded(embedded, batch["positions"], batch["end"], batch["reward_index"])
+        total, metrics = bradley_terry(rewards, batch)
         return total / divisor, metrics
 
+    differentiate = jax.value_and_grad(loss, (0, 1), has_aux=True)
+
+    def parts(params: Params, batch: dict[str, Array]) -> tuple[Params, Array, Array]:
+        """All parameters but the embedding, the embeddings of the tokens, and the embedding."""
+        layers = {name: value for name, value in params.items() if name != "embed"}
+        return layers, params["embed"][batch["tokens"]], params["embed"]
+
+    def onto(embed: Array, params: Params, batch: dict[str, Array], divisor: Array) -> Accumulated:
+        """Of one micro-batch; but the embedding's gradient is added to `embed`, token by token, and so never a table
+        of its own, which at 150,000 tokens would cost more than a layer."""
+        (value, metrics), (gradients, rows) = differentiate(*parts(params, batch), batch, divisor)
+        return Accumulated({**gradients, "embed": embed.at[batch["tokens"]].add(rows)}, value, metrics)
+
     def first(params: Params, batch: dict[str, Array], divisor: Array) -> Accumulated:
-        (value, metrics), gradients = jax.value_and_grad(loss, has_aux=True)(params, batch, divisor)
-        return Accumulated(gradients, value, metrics)
+        return onto(jnp.zeros_like(params["embed"]), params, batch, divisor)
 
     def add(sums: Accumulated, params: Params, batch: dict[str, Array], divisor: Array) -> Accumulated:
-        return jax.tree.map(jnp.add, sums, first(params, batch, divisor))
+        more = onto(sums.gradients["embed"], params, batch, divisor)
+        total = jax.tree.map(jnp.add, sums, more)
+        return total._replace(gradients={**total.gradients, "embed": more.gradients["embed"]})
 
     def update(state: TrainState, sums: Accumulated) -> tuple[TrainState, Metrics]:
         updates, moments = optimizer.update(sums.gradients, state.moments, state.params)
@@ -76,7 +89,7 @@ def step_programs(
         return TrainState(optax.apply_updates(state.params, updates), moments), metrics
 
     def evaluate(params: Params, batch: dict[str, Array]) -> tuple[Array, Metrics]:
-        return loss(params, batch, 1.0)
+        return loss(*parts(params, batch), batch, 1.0)
 
     sums: Any = Accumulated(sharded, whole, whole)  # type: ignore[arg-type]
     state: Any = TrainState(sharded, moment_shardings(optimizer, architecture, mesh))

@@ -121,7 +121,9 @@ def our_hidden(architecture: Any, params: Any, text: list[int]) -> np.ndarray:
 
     @jax.jit
     def forward(params: Any) -> Any:
-        hidden = Decoder(architecture, params, jnp.float32, "none")(tokens, positions, np.full((1, size), size))
+        hidden = Decoder(architecture, params, jnp.float32, "none")(
+            params["embed"][tokens], positions, np.full((1, size), size)
+        )
         return rms_norm(hidden, params["final_norm"], architecture.rms_eps)[0]
 
     return np.asarray(forward(params))

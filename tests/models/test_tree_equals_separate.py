@@ -9,6 +9,7 @@ import pytest
 
 from skyrm_jax.chat import build_tree
 from skyrm_jax.models.architecture import Architecture, Rope
+from skyrm_jax.models.decoder import REMAT_POLICIES
 from skyrm_jax.models.parameters import Params, initialise
 from skyrm_jax.models.reward import RewardModel
 from skyrm_jax.packing import Pieces, RowShape, pack
@@ -150,7 +151,8 @@ def test_remat_changes_nothing() -> None:
     batch, _, _ = packed(comparisons(0), 160, 1)
     gradients = [
         jax.jit(jax.grad(lambda p, r=remat: (reward_fn(QWEN, p, batch, r) ** 2).sum()))(params)
-        for remat in ("full", "none")
+        for remat in REMAT_POLICIES
     ]
-    for a, b in zip(*map(jax.tree.leaves, gradients), strict=True):
-        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6 * float(jnp.abs(b).max()))
+    for others in gradients[1:]:
+        for a, b in zip(*map(jax.tree.leaves, (others, gradients[0])), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6 * float(jnp.abs(b).max()))
