@@ -1,7 +1,7 @@
 """Tree attention on NVIDIA GPUs: Pallas kernels that read and compute live blocks only.
 
-One program holds one block of one row and head and walks the compacted list of the blocks that are live with it, so
-the cost is what the row's trees hold. Softmax and sums are in fp32; products take the type of q, k and v.
+One program holds one block of one row and head and walks, tile by tile, the compacted list of the blocks that are live
+with it, so the cost is what the row's trees hold. Softmax and sums are in fp32; products take the type of q, k and v.
 
 The kernels take Pallas' Triton route. The alternative, Mosaic GPU, compiles for Hopper and newer only, with the copies,
 barriers and warp roles of each generation written by hand; Triton compiles one kernel for every GPU since Ampere. JAX
@@ -40,12 +40,19 @@ class GpuBackend:
     """head_dim 64, 128 or 256, rows of any length.
 
     Args:
-        block: tokens of a block, 64 or 128. Smaller blocks skip more; larger ones need more shared memory.
+        block: tokens of a block, 64: larger ones skip less. 16 and 32 are for tests.
         interpret: run the kernels as plain JAX on any platform: slow, for tests.
+
+    Raises:
+        UserError: `block` is none of these.
     """
 
     block: int = 64
     interpret: bool = False
+
+    def __post_init__(self) -> None:
+        if self.block not in (16, 32, 64):
+            raise UserError(f"block: the gpu attention backend takes 16, 32 or 64 tokens, not {self.block}")
 
     def prepare(self, end: Int[Array, "B T"]) -> LiveBlocks:
         return live_blocks(end, self.block)
@@ -105,12 +112,11 @@ def _forward(
     backend: GpuBackend, q: Float[Array, "B T H E"], k: Array, v: Array, mask: LiveBlocks
 ) -> tuple[Float[Array, "B T H E"], Float[Array, "B H T"]]:
     """The output and, in base 2, the log-sum-exp of every query's scores."""
-    B, T, H, E = q.shape
-    at = _Specs(backend.block, T, E, H // k.shape[2])
-    return _call(
-        backend,
+    B, T, H, _ = q.shape
+    at = _Call(backend, q, k)
+    return at(
         _forward_kernel,
-        grid=(T // backend.block, H, B),
+        grid=(at.n, H, B),
         in_specs=[at.block, at.group_keys, at.group_keys, *at.lists(mask.by_query)],
         out_specs=[at.block, at.block_scalars],
         out_shape=[jax.ShapeDtypeStruct(q.shape, q.dtype), jax.ShapeDtypeStruct((B, H, T), jnp.float32)],
@@ -126,15 +132,18 @@ def _forward_kernel(
     minor_ref: Ref,  # P
     o_ref: Ref,  # C E
     lse_ref: Ref,  # C
+    *,
+    D: int,
 ) -> None:
     i, (C, E) = pl.program_id(0), q_ref.shape
     q, queries = q_ref[...], _tokens(i, C)
+    walk = _Walk(i, C, D, start_ref, minor_ref)
 
-    def key_block(p: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+    def key_tile(step: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         o, top, total = carry
-        j = minor_ref[p]
-        here = pl.ds(j * C, C)
-        seen = _sees(queries[:, None], _tokens(j, C)[None, :], end_ref[here][None, :])
+        j = walk.tile(step)
+        here = pl.ds(j * D, D)
+        seen = _sees(queries[:, None], _tokens(j, D)[None, :], end_ref[here][None, :])
         scores = jnp.where(seen, _dot(q, k_ref[here, :].T) * _scale(E), -jnp.inf)
         new = jnp.maximum(top, scores.max(1))
         weights, fade = jnp.exp2(scores - new[:, None]), jnp.exp2(top - new)
@@ -142,7 +151,7 @@ def _forward_kernel(
         return o, new, total * fade + weights.sum(1)
 
     nothing = jnp.zeros((C, E), jnp.float32), jnp.full((C,), _LOWEST, jnp.float32), jnp.zeros((C,), jnp.float32)
-    o, top, total = jax.lax.fori_loop(start_ref[i], start_ref[i + 1], key_block, nothing)
+    o, top, total = jax.lax.fori_loop(walk.first, walk.last, key_tile, nothing)
     o_ref[...] = (o / total[:, None]).astype(o_ref.dtype)
     lse_ref[...] = top + jnp.log2(total)
 
@@ -150,13 +159,12 @@ def _forward_kernel(
 def _backward_q(
     backend: GpuBackend, q: Array, k: Array, v: Array, mask: LiveBlocks, do: Array, lse: Array, delta: Array
 ) -> Float[Array, "B T H E"]:
-    B, T, H, E = q.shape
-    at = _Specs(backend.block, T, E, H // k.shape[2])
+    B, _, H, _ = q.shape
+    at = _Call(backend, q, k)
     scalars = [at.block_scalars, at.block_scalars]
-    return _call(
-        backend,
+    return at(
         _backward_q_kernel,
-        grid=(T // backend.block, H, B),
+        grid=(at.n, H, B),
         in_specs=[at.block, at.group_keys, at.group_keys, at.block, *scalars, *at.lists(mask.by_query)],
         out_specs=at.block,
         out_shape=jax.ShapeDtypeStruct(q.shape, q.dtype),
@@ -174,35 +182,36 @@ def _backward_q_kernel(
     start_ref: Ref,  # n+1
     minor_ref: Ref,  # P
     dq_ref: Ref,  # C E
+    *,
+    D: int,
 ) -> None:
     i, (C, E) = pl.program_id(0), q_ref.shape
     q, do, queries = q_ref[...], do_ref[...], _tokens(i, C)
     lse, delta = lse_ref[...][:, None], delta_ref[...][:, None]
+    walk = _Walk(i, C, D, start_ref, minor_ref)
 
-    def key_block(p: Array, dq: Array) -> Array:
-        j = minor_ref[p]
-        here = pl.ds(j * C, C)
+    def key_tile(step: Array, dq: Array) -> Array:
+        j = walk.tile(step)
+        here = pl.ds(j * D, D)
         k, v = k_ref[here, :], v_ref[here, :]
-        seen = _sees(queries[:, None], _tokens(j, C)[None, :], end_ref[here][None, :])
+        seen = _sees(queries[:, None], _tokens(j, D)[None, :], end_ref[here][None, :])
         weights = jnp.exp2(jnp.where(seen, _dot(q, k.T) * _scale(E), -jnp.inf) - lse)
         d_scores = weights * (_dot(do, v.T) - delta)
         return dq + _dot(d_scores.astype(k.dtype), k)
 
-    dq = jax.lax.fori_loop(start_ref[i], start_ref[i + 1], key_block, jnp.zeros((C, E), jnp.float32))
+    dq = jax.lax.fori_loop(walk.first, walk.last, key_tile, jnp.zeros((C, E), jnp.float32))
     dq_ref[...] = (dq * E**-0.5).astype(dq_ref.dtype)
 
 
 def _backward_kv(
     backend: GpuBackend, q: Array, k: Array, v: Array, mask: LiveBlocks, do: Array, lse: Array, delta: Array
 ) -> tuple[Float[Array, "B T G E"], Float[Array, "B T G E"]]:
-    B, T, H, E = q.shape
-    G = k.shape[2]
-    at = _Specs(backend.block, T, E, H // G)
+    B, _, G, _ = k.shape
+    at = _Call(backend, q, k)
     queries, scalars = at.group_queries, at.group_scalars
-    return _call(
-        backend,
+    return at(
         _backward_kv_kernel,
-        grid=(T // backend.block, G, B),
+        grid=(at.n, G, B),
         in_specs=[queries, at.block, at.block, queries, scalars, scalars, *at.lists(mask.by_key)],
         out_specs=[at.block, at.block],
         out_shape=[jax.ShapeDtypeStruct(k.shape, k.dtype), jax.ShapeDtypeStruct(v.shape, v.dtype)],
@@ -221,59 +230,85 @@ def _backward_kv_kernel(
     minor_ref: Ref,  # P
     dk_ref: Ref,  # C E
     dv_ref: Ref,  # C E
+    *,
+    D: int,
 ) -> None:
     """Scores are keys by queries here: then no product needs a computed operand transposed."""
     j, (C, E), N = pl.program_id(0), k_ref.shape, q_ref.shape[1]
     k, v, keys, end = k_ref[...], v_ref[...], _tokens(j, C)[:, None], end_ref[pl.ds(j * C, C)][:, None]
+    walk = _Walk(j, C, D, start_ref, minor_ref)
 
-    def query_block(step: Array, grads: tuple[Array, Array]) -> tuple[Array, Array]:
+    def query_tile(step: Array, grads: tuple[Array, Array]) -> tuple[Array, Array]:
         dk, dv = grads
-        # One loop over blocks and, inside them, heads: lists are short, and two loops would fill a pipeline per head.
-        i, head = minor_ref[jax.lax.div(step, N)], jax.lax.rem(step, N)
-        here = pl.ds(i * C, C)
+        # One loop over tiles and, inside them, heads: lists are short, and two loops would fill a pipeline per head.
+        i, head = walk.tile(jax.lax.div(step, N)), jax.lax.rem(step, N)
+        here = pl.ds(i * D, D)
         q, do = q_ref[here, head, :], do_ref[here, head, :]
         lse, delta = lse_ref[head, here][None, :], delta_ref[head, here][None, :]
-        seen = _sees(_tokens(i, C)[None, :], keys, end)
+        seen = _sees(_tokens(i, D)[None, :], keys, end)
         weights = jnp.exp2(jnp.where(seen, _dot(k, q.T) * _scale(E), -jnp.inf) - lse)
+        # Before d_scores are made: the other order takes more registers than a thread has.
+        dv = dv + _dot(weights.astype(do.dtype), do)
         d_scores = weights * (_dot(v, do.T) - delta)
-        return dk + _dot(d_scores.astype(q.dtype), q), dv + _dot(weights.astype(do.dtype), do)
+        return dk + _dot(d_scores.astype(q.dtype), q), dv
 
     nothing = jnp.zeros((C, E), jnp.float32), jnp.zeros((C, E), jnp.float32)
-    dk, dv = jax.lax.fori_loop(start_ref[j] * N, start_ref[j + 1] * N, query_block, nothing)
+    dk, dv = jax.lax.fori_loop(walk.first * N, walk.last * N, query_tile, nothing)
     dk_ref[...] = (dk * E**-0.5).astype(dk_ref.dtype)
     dv_ref[...] = dv.astype(dv_ref.dtype)
 
 
-class _Specs:
-    """What one program (i, h, b) of a grid of blocks, heads and rows sees of each array."""
+class _Call:
+    """A kernel on a grid of blocks, heads and rows: what program (i, h, b) sees of each array, and how it runs."""
 
-    def __init__(self, C: int, T: int, E: int, N: int) -> None:
+    def __init__(self, backend: GpuBackend, q: Array, k: Array) -> None:
+        (_, T, H, E), G, C = q.shape, k.shape[2], backend.block
+        N = H // G
+        tile, self.warps = _tile_and_warps(E, q.dtype)
+        self.T, self.n, self.tile, self.interpret = T, T // C, min(tile, C), backend.interpret
         self.block = pl.BlockSpec((None, C, None, E), lambda i, h, b: (b, i, h, 0))
         self.block_scalars = pl.BlockSpec((None, None, C), lambda i, h, b: (b, h, i))
         # Of a query head, the keys of its group; of a kv head, the queries of its group.
         self.group_keys = pl.BlockSpec((None, T, None, E), lambda i, h, b: (b, 0, jax.lax.div(h, N), 0))
         self.group_queries = pl.BlockSpec((None, T, N, E), lambda i, g, b: (b, 0, g, 0))
         self.group_scalars = pl.BlockSpec((None, N, T), lambda i, g, b: (b, g, 0))
-        self.T = T
 
     def lists(self, pairs: PairList) -> list[pl.BlockSpec]:
         """For a row's `end`, and for `start` and `minor` of its live pairs."""
         lengths = self.T, pairs.start.shape[1], pairs.minor.shape[1]
         return [pl.BlockSpec((None, length), lambda i, h, b: (b, 0)) for length in lengths]
 
+    def __call__(self, kernel: Callable[..., None], **shapes: Any) -> Callable[..., Any]:
+        return pl.pallas_call(
+            partial(kernel, D=self.tile),
+            interpret=self.interpret,
+            compiler_params=triton.CompilerParams(num_warps=self.warps, num_stages=2),
+            name=kernel.__name__.strip("_"),
+            **shapes,
+        )
 
-def _call(backend: GpuBackend, kernel: Callable[..., None], **shapes: Any) -> Callable[..., Any]:
-    return pl.pallas_call(
-        kernel,
-        interpret=backend.interpret,
-        compiler_params=triton.CompilerParams(num_warps=4, num_stages=2),
-        name=kernel.__name__.strip("_"),
-        **shapes,
-    )
+
+def _tile_and_warps(E: int, dtype: jnp.dtype) -> tuple[int, int]:
+    """Tokens of a tile, and warps of a program, with which tools/compile_gpu.py shows that nothing spills."""
+    if dtype == jnp.float32:
+        # No tensor core multiplies fp32 exactly; plain cores have it unrolled into registers, and larger tiles spill.
+        return 16, 8
+    return (64, 4) if E <= 128 else (32, 8)
 
 
-def _tokens(block: Array, C: int) -> Int[Array, "C"]:
-    return block * C + jnp.arange(C)
+class _Walk:
+    """The tiles, of D tokens, that make up the blocks which are live with block i, of C."""
+
+    def __init__(self, i: Array, C: int, D: int, start_ref: Ref, minor_ref: Ref) -> None:
+        self._blocks, self._tiles = minor_ref, C // D
+        self.first, self.last = start_ref[i] * self._tiles, start_ref[i + 1] * self._tiles
+
+    def tile(self, step: Array) -> Array:
+        return self._blocks[jax.lax.div(step, self._tiles)] * self._tiles + jax.lax.rem(step, self._tiles)
+
+
+def _tokens(tile: Array, C: int) -> Int[Array, "C"]:
+    return tile * C + jnp.arange(C)
 
 
 def _sees(query: Int[Array, "..."], key: Int[Array, "..."], end: Int[Array, "..."]) -> Bool[Array, "..."]:
