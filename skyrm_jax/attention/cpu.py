@@ -53,7 +53,7 @@ def _attend(q: Array, k: Array, v: Array, mask: LiveBlocks) -> Array:
     k, v = (x.reshape(B * n, C, G, E).swapaxes(1, 2) for x in (k, v))
     out = _attend_blocks(q, k, v, mask)
     out = out.reshape(B * n, G, C, H // G, E).swapaxes(1, 2).reshape(B, n * C, H, E)
-    return out[:, :T].astype(v.dtype)
+    return out[:, :T]
 
 
 @jax.custom_vjp
@@ -64,7 +64,7 @@ def _attend_blocks(
 
 
 def _forward(q: Array, k: Array, v: Array, mask: LiveBlocks) -> tuple[Array, Array]:
-    """The output in fp32, and the log-sum-exp of each query's scores: [B n, G, CN]."""
+    """The output, and the log-sum-exp of each query's scores: [B n, G, CN]."""
     (Bn, G, CN, E), dtype = q.shape, q.dtype
     start, minor = mask.by_query.start, mask.by_query.minor
     n = start.shape[1] - 1
@@ -88,7 +88,8 @@ def _forward(q: Array, k: Array, v: Array, mask: LiveBlocks) -> tuple[Array, Arr
         outs, sums = results
         return outs.at[i].set(out / total), sums.at[i].set((top + jnp.log(total))[..., 0])
 
-    return jax.lax.fori_loop(0, Bn, query_block, (jnp.zeros((Bn, G, CN, E)), jnp.zeros((Bn, G, CN))))
+    out, lse = jax.lax.fori_loop(0, Bn, query_block, (jnp.zeros((Bn, G, CN, E)), jnp.zeros((Bn, G, CN))))
+    return out.astype(dtype), lse
 
 
 def _backward(saved: tuple[Any, ...], g: Array) -> tuple[Array, Array, Array]:
@@ -98,8 +99,7 @@ def _backward(saved: tuple[Any, ...], g: Array) -> tuple[Array, Array, Array]:
     start, major, minor = mask.by_query.start, mask.by_query.major, mask.by_query.minor
     n = start.shape[1] - 1
     seen = _Visibility.of(mask.end, n, CN)
-    delta = jnp.sum(out * g, -1)
-    g = g.astype(dtype)
+    delta = jnp.sum(out.astype(jnp.float32) * g.astype(jnp.float32), -1)
     turned_q, turned_g, turned_k, turned_v = (_Blocks.of(x, turned=True) for x in (q, g, k, v))
     queries, cotangents, keys = _Blocks.of(q), _Blocks.of(g), _Blocks.of(k)
 
