@@ -25,7 +25,11 @@ from skyrm_jax.rows import assemble, leaf_slots
 WINDOW = 1024
 """Comparisons tokenised and packed together."""
 
-_SMALLEST_ROW = 512
+_ROW_STEP, _MOST_STEPS = 256, 16
+"""Rows are multiples of the one, up to the other; where a tree is longer, a power of two."""
+
+_WORTH_COMPILING = 1.05
+"""How many times the slots a row length may cost that was used before, before another is compiled."""
 
 
 class Scorer:
@@ -60,6 +64,7 @@ class Scorer:
             raise UserError(f"max_tokens must be at least 2: {max_tokens}")
         if self.row_tokens < max_tokens:
             raise UserError(f"row_tokens ({self.row_tokens}) must be at least max_tokens ({max_tokens})")
+        self._lengths: set[int] = set()
         self.counts = {"comparisons": 0, "responses": 0, "truncated": 0, "tokens": 0, "unshared_tokens": 0}
 
         def forward(params: Any, batch: dict[str, jax.Array]) -> jax.Array:
@@ -177,29 +182,10 @@ class Scorer:
             self.counts["truncated"] += tree.truncated > 0
             self.counts["tokens"] += len(tree.tokens)
             self.counts["unshared_tokens"] += tree.conversation_tokens
-        tokens = min(self.row_tokens, _power_of_two(max(_SMALLEST_ROW, *(len(tree.tokens) for tree in trees))))
-        pieces = Pieces.of(trees, [0] * len(trees), tokens)
-        most = int(np.bincount(pieces.comparison).max())
-        shards = row_shards(self.mesh)
-        shape = RowShape(
-            rows=shards * -(-most // shards),
-            tokens=tokens,
-            leaves=_power_of_two(max(tokens // 64, int(pieces.leaves.max()))),
-            pairs=1,
-        )
-        return self._run(trees, pieces, shape, progress)
-
-    def _run(
-        self,
-        trees: Sequence[Tree],
-        pieces: Pieces,
-        shape: RowShape,
-        progress: Callable[[int], None] | None,
-    ) -> list[np.ndarray]:
-        mine = my_rows(self.mesh, shape.rows)
+        pieces, plans = self._plan(trees)
         whole = {number: (tree, ()) for number, tree in enumerate(trees)}
         rewards: list[np.ndarray] = [np.empty(0, np.float32)] * len(trees)
-        for plan, values in self._forward_all(pieces, whole, shape, mine):
+        for plan, values in self._forward_all(pieces, whole, plans):
             flat = np.asarray(values).reshape(-1)
             slots = leaf_slots(plan, pieces)
             finished = {number for number, _ in slots}
@@ -211,13 +197,37 @@ class Scorer:
                 progress(len(finished))
         return rewards
 
+    def _plan(self, trees: Sequence[Tree]) -> tuple[Pieces, list[MicroBatchPlan]]:
+        """Micro-batches of rows of the length that leaves the fewest slots empty, or nearly: a new length compiles anew."""
+        longest = max(len(tree.tokens) for tree in trees)
+        steps = range(-(-longest // _ROW_STEP), _MOST_STEPS + 1)
+        lengths = {_power_of_two(max(longest, 2 * _ROW_STEP)), *(_ROW_STEP * step for step in steps)}
+        best: tuple[float, int, Pieces, list[MicroBatchPlan]] | None = None
+        for tokens in sorted({min(self.row_tokens, length) for length in lengths}):
+            pieces = Pieces.of(trees, [0] * len(trees), tokens)
+            shape = self._shape(pieces, tokens)
+            plans = list(pack(pieces, [shape], row_shards(self.mesh), self.loaded.architecture.token_cost()))
+            slots = len(plans) * shape.slots * (1 if tokens in self._lengths else _WORTH_COMPILING)
+            if best is None or (slots, tokens) < best[:2]:
+                best = slots, tokens, pieces, plans
+        assert best is not None
+        self._lengths.add(best[1])
+        return best[2], best[3]
+
+    def _shape(self, pieces: Pieces, tokens: int) -> RowShape:
+        """The fewest rows that hold all the parts of a comparison, of `tokens` tokens."""
+        shards, most = row_shards(self.mesh), int(np.bincount(pieces.comparison).max())
+        leaves = _power_of_two(max(tokens // 64, int(pieces.leaves.max())))
+        return RowShape(rows=shards * -(-most // shards), tokens=tokens, leaves=leaves, pairs=1)
+
     def _forward_all(
-        self, pieces: Pieces, trees: Any, shape: RowShape, mine: Sequence[int]
+        self, pieces: Pieces, trees: Any, plans: Sequence[MicroBatchPlan]
     ) -> Iterator[tuple[MicroBatchPlan, jax.Array]]:
         """Each micro-batch's plan and rewards; the next is already running while one is read."""
         waiting: tuple[MicroBatchPlan, jax.Array] | None = None
         with jax.set_mesh(self.mesh):
-            for plan in pack(pieces, [shape], row_shards(self.mesh), self.loaded.architecture.token_cost()):
+            for plan in plans:
+                mine = my_rows(self.mesh, plan.shape.rows)
                 arrays = assemble(plan, pieces, trees, mine, self.chat.pad_token_id or 0).arrays()
                 now = plan, self._forward(self.loaded.params, to_device(self.mesh, arrays))
                 if waiting is not None:
