@@ -36,16 +36,16 @@ def rms_norm(x: Float[Array, "... D"], weight: Float[Array, "D"], eps: float) ->
 
 
 def rotary_table(
-    positions: Int[Array, "B T"], architecture: Architecture
-) -> tuple[Float[Array, "B T 1 E"], Float[Array, "B T 1 E"]]:
+    positions: Int[Array, "N"], architecture: Architecture
+) -> tuple[Float[Array, "N 1 E"], Float[Array, "N 1 E"]]:
     """cos and sin of the RoPE angles in fp32, for both halves of a head."""
     frequencies = jnp.asarray(inv_freq(architecture.rope, architecture.head_dim))
     angles = positions[..., None].astype(jnp.float32) * frequencies
-    angles = jnp.concatenate([angles, angles], -1)[:, :, None, :]
+    angles = jnp.concatenate([angles, angles], -1)[:, None, :]
     return jnp.cos(angles), jnp.sin(angles)
 
 
-def rotate(x: Float[Array, "B T N E"], cos: Array, sin: Array) -> Float[Array, "B T N E"]:
+def rotate(x: Float[Array, "N H E"], cos: Array, sin: Array) -> Float[Array, "N H E"]:
     """Rotary position embedding in the half-split form of transformers (`rotate_half`)."""
     first, second = jnp.split(x, 2, -1)
     return x * cos + jnp.concatenate([-second, first], -1) * sin
@@ -70,21 +70,21 @@ class Layer(nnx.Module):
         for name, value in params.items():
             setattr(self, name, nnx.Param(value))
 
-    def attend(self, x: Array, mask: attention.Mask, cos: Array, sin: Array, model: "Decoder") -> Array:
-        """Self-attention under the tree mask: [B, T, D] normed fp32 -> [B, T, D] fp32."""
+    def attend(self, x: Array, rows: int, mask: attention.Mask, cos: Array, sin: Array, model: "Decoder") -> Array:
+        """Self-attention under the tree mask: [B * T, D] normed fp32 -> [B * T, D] fp32."""
         a, dtype = model.architecture, model.compute_dtype
-        B, T, _ = x.shape
         projections = zip((self.q, self.k, self.v), (a.heads, a.kv_heads, a.kv_heads), strict=True)
         q, k, v = (
-            checkpoint_name(matmul(x, w[...], dtype).astype(dtype), "qkv").reshape(B, T, heads, a.head_dim)
+            checkpoint_name(matmul(x, w[...], dtype).astype(dtype), "qkv").reshape(-1, heads, a.head_dim)
             for w, heads in projections
         )
         if a.qk_norm:
             q = rms_norm(q, self.q_norm[...], a.rms_eps)
             k = rms_norm(k, self.k_norm[...], a.rms_eps)
-        q, k = (rotate(x.astype(jnp.float32), cos, sin).astype(dtype) for x in (q, k))
+        q, k = (rotate(y.astype(jnp.float32), cos, sin).astype(dtype) for y in (q, k))
+        q, k, v = (y.reshape(rows, -1, *y.shape[1:]) for y in (q, k, v))
         out = model.attention.attend(q, k, v, mask)
-        return matmul(out.reshape(B, T, -1), self.o[...], dtype)
+        return matmul(out.reshape(x.shape[0], -1), self.o[...], dtype)
 
     def feed_forward(self, x: Array, dtype: Any) -> Array:
         """SwiGLU: down(silu(gate(x)) * up(x))."""
@@ -93,14 +93,16 @@ class Layer(nnx.Module):
         return matmul(jax.nn.silu(gate) * up, self.down[...], dtype)
 
     def __call__(self, x: Array, mask: attention.Mask, cos: Array, sin: Array, model: "Decoder") -> Array:
+        """[B, T, D] -> [B, T, D]. Within, tokens have one axis: XLA spreads loops over a CPU's cores by the first one."""
         eps, dtype = model.architecture.rms_eps, model.compute_dtype
+        shape, x = x.shape, x.reshape(-1, x.shape[-1])
         with jax.named_scope("attention"):
             h = rms_norm(x, self.attention_norm[...], eps)
-            x = checkpoint_name((x + self.attend(h, mask, cos, sin, model)).astype(dtype), "middle")
+            x = checkpoint_name((x + self.attend(h, shape[0], mask, cos, sin, model)).astype(dtype), "middle")
         with jax.named_scope("mlp"):
             h = rms_norm(x, self.mlp_norm[...], eps)
             x = (x + self.feed_forward(h, dtype)).astype(dtype)
-        return x
+        return x.reshape(shape)
 
 
 class Decoder(nnx.Module):
@@ -129,7 +131,7 @@ class Decoder(nnx.Module):
     ) -> Float[Array, "B T D"]:
         """Hidden states before the final norm, in the compute dtype. `end` is the tree mask (see attention)."""
         mask = self.attention.prepare(end)
-        cos, sin = rotary_table(positions, self.architecture)
+        cos, sin = rotary_table(positions.reshape(-1), self.architecture)
         x = _constrain(embedded.astype(self.compute_dtype))
 
         def body(x: Array, layer: Layer) -> tuple[Array, None]:
