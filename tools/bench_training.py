@@ -104,10 +104,10 @@ def main(arguments: list[str] | None = None) -> None:
         "--rounds", type=int, default=3, help="training: each side has so many turns, after one to warm up"
     )
     parser.add_argument(
-        "--row-tokens", type=int, nargs="+", default=[4096, 1024], help="training: ours, as data.row_tokens"
+        "--row-tokens", type=int, nargs="+", default=[2048, 1024], help="training: ours, as data.row_tokens"
     )
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 1], help="training: ours, as data.rows")
-    parser.add_argument("--remat", default="none", help="ours, as model.remat")
+    parser.add_argument("--remat", default="minimal", help="ours, as model.remat")
     parser.add_argument(
         "--trl", type=json.loads, default={}, help="training: JSON over TRL_BEST, to try other settings"
     )

