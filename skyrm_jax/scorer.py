@@ -202,17 +202,18 @@ class Scorer:
         longest = max(len(tree.tokens) for tree in trees)
         steps = range(-(-longest // _ROW_STEP), _MOST_STEPS + 1)
         lengths = {_power_of_two(max(longest, 2 * _ROW_STEP)), *(_ROW_STEP * step for step in steps)}
-        best: tuple[float, int, Pieces, list[MicroBatchPlan]] | None = None
+        # No length is below the longest tree, but for row_tokens, which then is the only one: all have the same pieces.
+        pieces = Pieces.of(trees, [0] * len(trees), self.row_tokens)
+        best: tuple[float, int, list[MicroBatchPlan]] | None = None
         for tokens in sorted({min(self.row_tokens, length) for length in lengths}):
-            pieces = Pieces.of(trees, [0] * len(trees), tokens)
             shape = self._shape(pieces, tokens)
             plans = list(pack(pieces, [shape], row_shards(self.mesh), self.loaded.architecture.token_cost()))
             slots = len(plans) * shape.slots * (1 if tokens in self._lengths else _WORTH_COMPILING)
             if best is None or (slots, tokens) < best[:2]:
-                best = slots, tokens, pieces, plans
+                best = slots, tokens, plans
         assert best is not None
         self._lengths.add(best[1])
-        return best[2], best[3]
+        return pieces, best[2]
 
     def _shape(self, pieces: Pieces, tokens: int) -> RowShape:
         """The fewest rows that hold all the parts of a comparison, of `tokens` tokens."""
@@ -225,9 +226,9 @@ class Scorer:
     ) -> Iterator[tuple[MicroBatchPlan, jax.Array]]:
         """Each micro-batch's plan and rewards; the next is already running while one is read."""
         waiting: tuple[MicroBatchPlan, jax.Array] | None = None
+        mine = my_rows(self.mesh, plans[0].shape.rows)
         with jax.set_mesh(self.mesh):
             for plan in plans:
-                mine = my_rows(self.mesh, plan.shape.rows)
                 arrays = assemble(plan, pieces, trees, mine, self.chat.pad_token_id or 0).arrays()
                 now = plan, self._forward(self.loaded.params, to_device(self.mesh, arrays))
                 if waiting is not None:
