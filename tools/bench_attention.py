@@ -26,11 +26,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from bench_data import Figures, hh_rlhf, spread
+from bench_data import TARGETS, Figures, hh_rlhf, show, spread
 from bench_index import timed
 from bench_scoring import Ids, encoded, rmb
 from rich.console import Console
-from rich.table import Table
 
 from skyrm_jax import attention
 from skyrm_jax.chat import Chat, Tree, build_tree, common_prefix
@@ -39,7 +38,7 @@ from skyrm_jax.eval import judgebench
 from skyrm_jax.packing import Pieces, RowShape, pack
 from skyrm_jax.rows import assemble
 
-LIVE_FRACTION_K32 = 0.10
+TARGETS["live_fraction_k32"] = ("<=", 0.10)
 BACKENDS = ("cpu", "gpu", "tpu")
 
 
@@ -60,13 +59,7 @@ def main(arguments: list[str] | None = None) -> None:
     figures = Figures()
     for section in args.only:
         figures |= SECTIONS[section](data, args)
-    table = Table("figure", "value", "target", "")
-    for name, value in figures.items():
-        shown = " to ".join(f"{v:.4g}" for v in (value if isinstance(value, list) else [value]))
-        target = LIVE_FRACTION_K32 if name == "live_fraction_k32" else None
-        met = () if target is None else (f"<= {target}", "met" if value <= target else "MISSED")
-        table.add_row(name, shown, *met)
-    console.print(table)
+    show(figures, console)
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(figures, indent=2) + "\n")

@@ -111,9 +111,8 @@ def show(figures: Figures, console: Console) -> None:
     for name, value in figures.items():
         sign, target = TARGETS.get(name, ("", None))
         met = "" if target is None else "met" if (value >= target if sign == ">=" else value <= target) else "MISSED"
-        shown = " to ".join(
-            f"{v:,.0f}" if v >= 1e4 else f"{v:.4g}" for v in (value if isinstance(value, list) else [value])
-        )
+        values = value if isinstance(value, list) else [value]
+        shown = " to ".join(v if isinstance(v, str) else f"{v:,.0f}" if v >= 1e4 else f"{v:.4g}" for v in values)
         table.add_row(name, shown, "" if target is None else f"{sign} {target:g}", met)
     console.print(table)
 
