@@ -33,8 +33,6 @@ import math
 import os
 import random
 import statistics
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -46,6 +44,7 @@ from typing import Any
 import numpy as np
 from bench_convert import RandomWeights
 from bench_data import TARGETS, Figures, cores, hh_rlhf, show, spread
+from bench_side import Side
 from rich.console import Console
 from rich.table import Table
 
@@ -65,6 +64,7 @@ ATTENTIONS, BATCHES, NEAR, FAR = ("eager", "sdpa"), (1, 4, 8, 16), 1.15, 1.3
 LAYOUTS = ("padded", "packed")
 PROMPT, RESPONSES, RESPONSE = 512, 16, (120, 180)
 DRAWS = 64
+PEER, ENVIRONMENT = "bench_scoring_peer.py", {"OMP_WAIT_POLICY": "PASSIVE"}
 
 Ids = list[int]
 
@@ -106,7 +106,7 @@ def measure(args: argparse.Namespace, folder: Path, console: Console) -> Iterato
     sets = []
     with ExitStack() as stack:
         sides = {
-            side: stack.enter_context(Worker(side, checkpoint, folder / f"{side}.log"))
+            side: stack.enter_context(Side(PEER, [side, str(checkpoint)], folder / f"{side}.log", ENVIRONMENT))
             for side in ("ours", *(["transformers"] if "transformers" in args.only else []))
         }
         for name in args.sets:
@@ -222,49 +222,6 @@ def token_ratio(comparisons: Sequence[list[Ids]]) -> float:
     return unshared / shared
 
 
-# The sides
-
-
-class Worker:
-    """A side in a process of its own (see bench_scoring_peer.py)."""
-
-    def __init__(self, side: str, checkpoint: Path, log: Path):
-        self.log = log
-        command = [sys.executable, str(Path(__file__).with_name("bench_scoring_peer.py")), side, str(checkpoint)]
-        with log.open("w") as errors:
-            self.process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-                env={"OMP_WAIT_POLICY": "PASSIVE", **os.environ, "JAX_PLATFORMS": "cpu"},
-            )
-
-    def ask(self, do: str, name: str, **arguments: Any) -> Figures:
-        """The answer; raises SystemExit with what the process wrote if it ends without one."""
-        assert self.process.stdin is not None and self.process.stdout is not None
-        try:
-            self.process.stdin.write(json.dumps({"do": do, "name": name} | arguments) + "\n")
-            self.process.stdin.flush()
-            answer = self.process.stdout.readline()
-        except BrokenPipeError:
-            answer = ""
-        if not answer:
-            self.process.wait()
-            raise SystemExit(f"{self.process.args!r} failed:\n{self.log.read_text()[-4000:]}")
-        found: Figures = json.loads(answer)
-        return found
-
-    def __enter__(self) -> "Worker":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        if error[0] is not None:
-            self.process.kill()
-        self.process.communicate()
-
-
 class DataSet:
     """The comparisons of one figure, how transformers scores them best, and what was measured."""
 
@@ -279,7 +236,7 @@ class DataSet:
     def of(cls, name: str, comparisons: list[list[Ids]], count: int) -> "DataSet":
         return cls(name, sample(comparisons, count), token_ratio(comparisons))
 
-    def round(self, sides: dict[str, Worker], sections: Sequence[str]) -> None:
+    def round(self, sides: dict[str, Side], sections: Sequence[str]) -> None:
         """One measurement of each, in turn."""
         self._run("ours", sides["ours"], layout="trees")
         if "transformers" in sections:
@@ -287,8 +244,8 @@ class DataSet:
         for layout in LAYOUTS if "sharing" in sections else ():
             self._run(layout, sides["ours"], layout=layout)
 
-    def _run(self, what: str, side: Worker, **setting: Any) -> None:
-        self.runs.setdefault(what, []).append(side.ask("score", self.name, **setting))
+    def _run(self, what: str, side: Side, **setting: Any) -> None:
+        self.runs.setdefault(what, []).append(side.ask(do="score", name=self.name, **setting))
 
     def latest(self) -> str:
         return ", ".join(f"{what} {runs[-1]['seconds']:.1f} s" for what, runs in self.runs.items())
@@ -323,12 +280,12 @@ class DataSet:
         return found
 
 
-def prepare(one: DataSet, sides: dict[str, Worker], heads: int, args: argparse.Namespace, console: Console) -> Figures:
+def prepare(one: DataSet, sides: dict[str, Side], heads: int, args: argparse.Namespace, console: Console) -> Figures:
     """Hands a data set to both sides, compiles what ours needs, and finds the setting that transformers is fastest at."""
     for side in sides.values():
-        side.ask("take", one.name, comparisons=one.comparisons)
+        side.ask(do="take", name=one.name, comparisons=one.comparisons)
     layouts = ("trees", *(LAYOUTS if "sharing" in args.only else ()))
-    first = {layout: sides["ours"].ask("score", one.name, layout=layout) for layout in layouts}
+    first = {layout: sides["ours"].ask(do="score", name=one.name, layout=layout) for layout in layouts}
     for layout in layouts[1:]:
         if gap(first["trees"]["rewards"], first[layout]["rewards"]) > MOST_GAP:
             raise SystemExit(f"{one.name}: trees and {layout} rows do not get the same rewards")
@@ -342,10 +299,11 @@ def prepare(one: DataSet, sides: dict[str, Worker], heads: int, args: argparse.N
         return figures
     peer = sides["transformers"]
     shortest = sorted(range(len(one.lengths)), key=lambda number: one.lengths[number])[:8]
-    exact = peer.ask("exact", one.name, part=shortest)["rewards"]
-    peer.ask("score", one.name, part=shortest)  # the first run is slower
+    exact = peer.ask(do="exact", name=one.name, part=shortest)["rewards"]
+    peer.ask(do="score", name=one.name, part=shortest)  # the first run is slower
     found = search(
-        lambda **setting: peer.ask("score", one.name, **setting)["seconds"], partial(scores_fit, one.lengths, heads)
+        lambda **setting: peer.ask(do="score", name=one.name, **setting)["seconds"],
+        partial(scores_fit, one.lengths, heads),
     )
     attention, batch = min(found, key=lambda setting: found[setting])
     one.best = {"attention": attention, "batch": batch}
@@ -356,7 +314,7 @@ def prepare(one: DataSet, sides: dict[str, Worker], heads: int, args: argparse.N
     figures[f"{one.name}_transformers_setting"] = f"{attention}, {batch}"
     tried = {setting: seconds for setting, seconds in found.items() if seconds < math.inf}
     figures |= {f"{one.name}_search_{kind}_{size}": seconds for (kind, size), seconds in tried.items()}
-    theirs = peer.ask("score", one.name, part=shortest, **one.best)["rewards"]
+    theirs = peer.ask(do="score", name=one.name, part=shortest, **one.best)["rewards"]
     gaps = {
         "ours": gap([first["trees"]["rewards"][number] for number in shortest], exact),
         "transformers": gap(theirs, exact),

@@ -49,16 +49,15 @@ import importlib.util
 import json
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from bench_data import TARGETS, Figures, architecture, cores, hh_rlhf, show, spread, write_pairs
+from bench_side import Side
 from rich.console import Console
 
 from skyrm_jax.chat import Chat
@@ -72,6 +71,8 @@ from skyrm_jax.schedule import Schedule
 TARGETS |= {"training": (">=", 1.6), "max_loss_gap": ("<=", 1e-3), "loss_fall": (">=", 0.2)}
 MOST_TOKENS = 1024
 """Of a conversation, on both sides; the longest of hh-rlhf's harmless test pairs has 983."""
+
+SIDES = "bench_training_sides.py"
 
 ENVIRONMENT = {
     # glibc otherwise returns every large tensor to the system, and takes it back a page at a time. Huge pages make our step
@@ -138,55 +139,17 @@ def main(arguments: list[str] | None = None) -> None:
     show({name: value for name, value in figures.items() if not isinstance(value, dict)}, Console())
 
 
-class Side:
-    """A process of bench_training_sides.py."""
-
-    def __init__(self, name: str, facts: Figures, folder: Path):
-        self.name, self._log = name, folder / f"{name}.log"
-        command = [sys.executable, str(Path(__file__).with_name("bench_training_sides.py")), name, json.dumps(facts)]
-        with self._log.open("w") as log:
-            self._process = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-                env=ENVIRONMENT | os.environ | {"JAX_PLATFORMS": "cpu"},
-            )
-
-    def answer(self) -> Figures:
-        """What it says next."""
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise SystemExit(f"the side {self.name!r} ended:\n{self._log.read_text()[-4000:]}")
-        return json.loads(line)
-
-    def turn(self, steps: int) -> Figures:
-        """Has it do some steps; the other side sleeps meanwhile."""
-        assert self._process.stdin is not None
-        with suppress(BrokenPipeError):  # of a side that ended: `answer` says so
-            self._process.stdin.write(json.dumps({"steps": steps}) + "\n")
-            self._process.stdin.flush()
-        return self.answer()
-
-    def end(self) -> None:
-        self._process.kill()
-        self._process.wait()
-
-
 @contextmanager
 def both(ours: Figures, trl: Figures, folder: Path) -> Iterator[tuple[Side, Side]]:
     """Both sides, ready to do steps from the same initial weights."""
-    sides = []
-    try:
+    shared = {"export": str(folder / "export"), "folder": str(folder)}
+    with ExitStack() as stack:
+        sides = []
         for name, facts in (("ours", ours), ("trl", trl)):
-            sides.append(Side(name, facts | {"export": str(folder / "export"), "folder": str(folder)}, folder))
+            arguments = [name, json.dumps(facts | shared)]
+            sides.append(stack.enter_context(Side(SIDES, arguments, folder / f"{name}.log", ENVIRONMENT)))
             sides[-1].answer()
         yield sides[0], sides[1]
-    finally:
-        for side in sides:
-            side.end()
 
 
 def sample(shared: Path, count: int) -> list[Comparison]:
@@ -260,7 +223,7 @@ def training(args: argparse.Namespace, folder: Path) -> Figures:
     with both(ours, trl, folder) as sides:
         for number in range(args.rounds + 1):
             order = sides if number % 2 else sides[::-1]
-            found = {side.name: side.turn(steps) for side in order}
+            found = {side.name: side.ask(steps=steps) for side in order}
             for what in ("pairs", "tokens"):
                 if len({one[what] for one in found.values()}) > 1:
                     raise SystemExit(f"the sides did not do the same {what}: {found}")
@@ -332,7 +295,7 @@ def loss(args: argparse.Namespace, folder: Path) -> Figures:
     curves: dict[str, list[float]] = {"ours": [], "trl": []}
     with both(ours, trl, folder) as sides:
         for side in sides:
-            found = side.turn(args.steps)
+            found = side.ask(steps=args.steps)
             print(f"{side.name}: {args.steps} steps in {found['seconds']:.0f} s", flush=True)
             curves[side.name] = found["losses"]
     return loss_figures(curves["ours"], curves["trl"]) | {"loss_curves": curves}

@@ -102,15 +102,6 @@ def test_a_side_answers_line_by_line_and_says_what_it_used(tool: Any) -> None:
         assert one["seconds"] > 0 < one["idle_seconds"] and one["cpu_seconds"] >= 0 <= one["idle_cpu_seconds"]
 
 
-def test_a_side_that_fails_is_quoted(tool: Any, tmp_path: Path) -> None:
-    bench = tool("bench_scoring")
-    with (
-        pytest.raises(SystemExit, match="KeyError: 'nobody'"),
-        bench.Worker("nobody", tmp_path, tmp_path / "log") as worker,
-    ):
-        worker.ask("take", "x", comparisons=[])
-
-
 # The model and the data
 
 

@@ -175,13 +175,6 @@ def test_a_side_says_what_each_turn_took_and_sleeps_between(bench: Any, tmp_path
         assert "not for the parent" in process.stderr.read()
 
 
-def test_a_side_that_fails_is_quoted(bench: Any, tmp_path: Path) -> None:
-    side = bench.Side("neither", {}, tmp_path)
-    with pytest.raises(SystemExit, match=r"(?s)'neither' ended.*KeyError"):
-        side.answer()
-    side.end()
-
-
 def test_without_trl_it_says_how_to_get_it(bench: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(bench.importlib.util, "find_spec", lambda name: None if name == "trl" else name)
     with pytest.raises(SystemExit, match="trl not installed: pip install trl"):

@@ -1,0 +1,60 @@
+"""A side of a benchmark in a process of its own, which rests while another one works."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+
+class Side:
+    """A script of this folder that answers lines of JSON with lines of JSON, until its standard input ends.
+
+    Args:
+        script: its file name.
+        arguments: the side's name, and what else the script takes.
+        log: where its standard error goes.
+        defaults: environment variables, where the caller has not set them.
+    """
+
+    def __init__(self, script: str, arguments: Sequence[str], log: Path, defaults: Mapping[str, str]):
+        self.name, self._log = arguments[0], log
+        with log.open("w") as errors:
+            self._process = subprocess.Popen(
+                [sys.executable, str(Path(__file__).with_name(script)), *arguments],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                env={**defaults, **os.environ, "JAX_PLATFORMS": "cpu"},
+            )
+
+    def ask(self, **request: Any) -> dict[str, Any]:
+        """What it answers to a request; raises SystemExit as `answer` does."""
+        assert self._process.stdin is not None
+        with suppress(BrokenPipeError):  # of a side that ended: `answer` says so
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+        return self.answer()
+
+    def answer(self) -> dict[str, Any]:
+        """What it says next; raises SystemExit with what it wrote if it ends without a word."""
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            self._process.wait()
+            raise SystemExit(f"the side {self.name!r} ended:\n{self._log.read_text()[-4000:]}")
+        found: dict[str, Any] = json.loads(line)
+        return found
+
+    def __enter__(self) -> "Side":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if error[0] is not None:
+            self._process.kill()
+        with suppress(BrokenPipeError):
+            self._process.communicate()
