@@ -73,10 +73,10 @@ class Layer(nnx.Module):
     def attend(self, x: Array, rows: int, mask: attention.Mask, cos: Array, sin: Array, model: "Decoder") -> Array:
         """Self-attention under the tree mask: [B * T, D] normed fp32 -> [B * T, D] fp32."""
         a, dtype = model.architecture, model.compute_dtype
-        projections = zip((self.q, self.k, self.v), (a.heads, a.kv_heads, a.kv_heads), strict=True)
+        weights = self.q[...], self.k[...], self.v[...]
         q, k, v = (
-            checkpoint_name(matmul(x, w[...], dtype).astype(dtype), "qkv").reshape(-1, heads, a.head_dim)
-            for w, heads in projections
+            checkpoint_name(y.astype(dtype), "qkv").reshape(y.shape[0], -1, a.head_dim)
+            for y in matmul(x, weights, dtype, ("hidden", "heads"))
         )
         if a.qk_norm:
             q = rms_norm(q, self.q_norm[...], a.rms_eps)
@@ -84,13 +84,14 @@ class Layer(nnx.Module):
         q, k = (rotate(y.astype(jnp.float32), cos, sin).astype(dtype) for y in (q, k))
         q, k, v = (y.reshape(rows, -1, *y.shape[1:]) for y in (q, k, v))
         out = model.attention.attend(q, k, v, mask)
-        return matmul(out.reshape(x.shape[0], -1), self.o[...], dtype)
+        return matmul(out.reshape(x.shape[0], -1), (self.o[...],), dtype, ("heads", "hidden"))[0]
 
     def feed_forward(self, x: Array, dtype: Any) -> Array:
         """SwiGLU: down(silu(gate(x)) * up(x))."""
-        gate, up = matmul(x, self.gate[...], dtype), matmul(x, self.up[...], dtype)
+        gate, up = matmul(x, (self.gate[...], self.up[...]), dtype, ("hidden", "mlp"))
         gate, up = (checkpoint_name(y.astype(dtype), "gate_up").astype(jnp.float32) for y in (gate, up))
-        return matmul(jax.nn.silu(gate) * up, self.down[...], dtype)
+        product = (jax.nn.silu(gate) * up).astype(dtype)  # here, so that its gradient is no larger
+        return matmul(product, (self.down[...],), dtype, ("mlp", "hidden"))[0]
 
     def __call__(self, x: Array, mask: attention.Mask, cos: Array, sin: Array, model: "Decoder") -> Array:
         """[B, T, D] -> [B, T, D]. Within, tokens have one axis: XLA spreads loops over a CPU's cores by the first one."""

@@ -7,11 +7,15 @@ XLA multiplies bf16 natively on CPUs only if the left operand is contracted on i
 other products to fp32, which is two to four times slower. It cannot slice bf16 either. Both are got around here.
 """
 
+import functools
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+from skyrm_jax.models.gradients import sharded_product
 
 Contraction = tuple[tuple[tuple[int, ...], tuple[int, ...]], tuple[tuple[int, ...], tuple[int, ...]]]
 
@@ -25,20 +29,25 @@ def _dot(a: Array, b: Array, contract: tuple[int, int], dtype: jnp.dtype) -> Arr
     )
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _matmul(x: Array, w: Array, dtype: jnp.dtype) -> Array:
-    return _dot(x, w, (1, 0), dtype)
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _matmul(x: Array, weights: tuple[Array, ...], dtype: jnp.dtype, axes: tuple[str, str]) -> tuple[Array, ...]:
+    return tuple(_dot(x, w, (1, 0), dtype) for w in weights)
 
 
-def _forward(x: Array, w: Array, dtype: jnp.dtype) -> tuple[Array, tuple[Array, Array]]:
-    return _dot(x, w, (1, 0), dtype), (x, w)
+def _forward(x: Array, weights: tuple[Array, ...], dtype: jnp.dtype, axes: tuple[str, str]) -> tuple[Any, Any]:
+    return _matmul(x, weights, dtype, axes), (x, weights)
 
 
-def _backward(dtype: jnp.dtype, saved: tuple[Array, Array], g: Array) -> tuple[Array, Array]:
-    x, w = saved
-    dx = _dot(g, w, (1, 1), dtype)
-    dw = jax.lax.platform_dependent(x.astype(dtype), g.astype(dtype), cpu=_weights_on_cpu, default=_weights)
-    return dx.astype(x.dtype), dw.astype(w.dtype)
+def _backward(dtype: jnp.dtype, axes: tuple[str, str], saved: Any, gradients: tuple[Array, ...]) -> tuple[Any, Any]:
+    x, weights = saved
+    product = partial(jax.lax.platform_dependent, cpu=_weights_on_cpu, default=_weights)
+    dx = functools.reduce(jnp.add, (_dot(g, w, (1, 1), dtype) for g, w in zip(gradients, weights, strict=True)))
+    then, products = x.astype(dtype), []
+    for i, g in enumerate(gradients):
+        last = i + 1 == len(gradients)
+        dw, then = sharded_product(product, then, g.astype(dtype), axes, dx if last else then)
+        products.append(dw)
+    return then.astype(x.dtype), tuple(dw.astype(w.dtype) for dw, w in zip(products, weights, strict=True))
 
 
 _matmul.defvjp(_forward, _backward)
@@ -69,8 +78,10 @@ def from_bits(x: Array) -> Array:
 
 
 def matmul(
-    x: Float[Array, "*leading inner"], w: Float[Array, "inner outer"], dtype: jnp.dtype
-) -> Float[Array, "*leading outer"]:
-    """x @ w with operands in `dtype` and an fp32 result."""
-    flat = x.reshape(-1, x.shape[-1])
-    return _matmul(flat, w, jnp.dtype(dtype)).reshape(*x.shape[:-1], w.shape[-1])
+    x: Float[Array, "rows inner"],
+    weights: tuple[Float[Array, "inner outer"], ...],
+    dtype: jnp.dtype,
+    axes: tuple[str, str],
+) -> tuple[Float[Array, "rows outer"], ...]:
+    """x @ w of each weight, with operands in `dtype` and fp32 results; `axes` are the logical axes of the weights."""
+    return _matmul(x, weights, jnp.dtype(dtype), axes)
