@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Int
 
 from skyrm_jax import attention
 from skyrm_jax.models.architecture import Architecture
+from skyrm_jax.models.layer_scan import scan_onto
 from skyrm_jax.models.linear import from_bits, matmul
 from skyrm_jax.models.parameters import Params
 from skyrm_jax.models.rope import inv_freq
@@ -128,19 +129,28 @@ class Decoder(nnx.Module):
         self.layers = Layer(params["layers"])
 
     def __call__(
-        self, embedded: Float[Array, "B T D"], positions: Int[Array, "B T"], end: Int[Array, "B T"]
+        self,
+        embedded: Float[Array, "B T D"],
+        positions: Int[Array, "B T"],
+        end: Int[Array, "B T"],
+        sums: Params | None = None,
     ) -> Float[Array, "B T D"]:
-        """Hidden states before the final norm, in the compute dtype. `end` is the tree mask (see attention)."""
-        mask = self.attention.prepare(end)
-        cos, sin = rotary_table(positions.reshape(-1), self.architecture)
+        """Hidden states before the final norm, in the compute dtype. `end` is the tree mask (see attention).
+
+        With `sums`, like `params["layers"]`, the gradient by the layers comes out added to them (see layer_scan); it
+        keeps layer inputs alone, as `remat="full"` does.
+        """
+        constants = (self.attention.prepare(end), *rotary_table(positions.reshape(-1), self.architecture))
         x = _constrain(embedded.astype(self.compute_dtype))
 
-        def body(x: Array, layer: Layer) -> tuple[Array, None]:
-            return _constrain(jax.tree.map(from_bits, layer)(x, mask, cos, sin, self)), None
+        def body(x: Array, layer: Layer, *constants: Any) -> Array:
+            return _constrain(jax.tree.map(from_bits, layer)(x, *constants, self))
 
+        if sums is not None:
+            return scan_onto(body, x, self.layers, Layer(sums), constants)
         # prevent_cse is for remat outside of scan; inside it only hinders fusion.
         checkpointed = jax.checkpoint(body, policy=REMAT_POLICIES[self.remat], prevent_cse=False)
-        x, _ = jax.lax.scan(checkpointed, x, self.layers)
+        x, _ = jax.lax.scan(lambda x, layer: (checkpointed(x, layer, *constants), None), x, self.layers)
         return x
 
 

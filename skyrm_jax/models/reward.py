@@ -53,9 +53,10 @@ class RewardModel(nnx.Module):
         positions: Int[Array, "B T"],
         end: Int[Array, "B T"],
         reward_index: Int[Array, "B S"],
+        sums: Params | None = None,
     ) -> Float[Array, "B S"]:
-        """The same from the tokens' embeddings, for who differentiates by them."""
-        hidden = self.decoder(embedded, positions, end)
+        """The same from the tokens' embeddings, for who differentiates by them; `sums` as in `Decoder`."""
+        hidden = self.decoder(embedded, positions, end, sums)
         with jax.named_scope("reward"):
             # The norm is per token, so only the pooled tokens need it.
             pooled = jnp.take_along_axis(hidden, reward_index[..., None], axis=1)

@@ -54,11 +54,11 @@ def step_programs(
     sharded, whole = shardings(architecture, mesh), replicated(mesh)
 
     def loss(
-        layers: Params, embedded: Array, embed: Array, batch: dict[str, Array], divisor: Any
+        layers: Params, embedded: Array, embed: Array, batch: dict[str, Array], divisor: Any, sums: Params | None = None
     ) -> tuple[Array, Metrics]:
         params = {**layers, "embed": embed}
         model = RewardModel(architecture, params, config.compute_dtype, config.remat, config.attention)
-        rewards = model.of_embedded(embedded, batch["positions"], batch["end"], batch["reward_index"])
+        rewards = model.of_embedded(embedded, batch["positions"], batch["end"], batch["reward_index"], sums)
         total, metrics = bradley_terry(rewards, batch)
         return total / divisor, metrics
 
@@ -69,19 +69,26 @@ def step_programs(
         layers = {name: value for name, value in params.items() if name != "embed"}
         return layers, params["embed"][batch["tokens"]], params["embed"]
 
-    def onto(embed: Array, params: Params, batch: dict[str, Array], divisor: Array) -> Accumulated:
-        """Of one micro-batch; but the embedding's gradient is added to `embed`, token by token, and so never a table
-        of its own, which at 150,000 tokens would cost more than a layer."""
-        (value, metrics), (gradients, rows) = differentiate(*parts(params, batch), batch, divisor)
+    def onto(
+        embed: Array, layers: Params | None, params: Params, batch: dict[str, Array], divisor: Array
+    ) -> Accumulated:
+        """Of one micro-batch; but the gradients of the embedding and, where given, of the layers are added to these.
+
+        The embedding's are added token by token, and so never a table of their own, which at 150,000 tokens would cost
+        more than a layer; the layers' likewise layer by layer.
+        """
+        (value, metrics), (gradients, rows) = differentiate(*parts(params, batch), batch, divisor, layers)
         return Accumulated({**gradients, "embed": embed.at[batch["tokens"]].add(rows)}, value, metrics)
 
     def first(params: Params, batch: dict[str, Array], divisor: Array) -> Accumulated:
-        return onto(jnp.zeros_like(params["embed"]), params, batch, divisor)
+        return onto(jnp.zeros_like(params["embed"]), None, params, batch, divisor)
 
     def add(sums: Accumulated, params: Params, batch: dict[str, Array], divisor: Array) -> Accumulated:
-        more = onto(sums.gradients["embed"], params, batch, divisor)
+        so_far = sums.gradients
+        in_place = ("embed", "layers") if config.remat == "full" else ("embed",)
+        more = onto(so_far["embed"], so_far["layers"] if "layers" in in_place else None, params, batch, divisor)
         total = jax.tree.map(jnp.add, sums, more)
-        return total._replace(gradients={**total.gradients, "embed": more.gradients["embed"]})
+        return total._replace(gradients={**total.gradients, **{name: more.gradients[name] for name in in_place}})
 
     def update(state: TrainState, sums: Accumulated) -> tuple[TrainState, Metrics]:
         updates, moments = optimizer.update(sums.gradients, state.moments, state.params)
