@@ -9,6 +9,7 @@ from skyrm_jax.errors import UserError, run_command
 COMMANDS = {
     "prepare": ("skyrm_jax.prepare.__main__", "preference files to a tokenised store"),
     "train": ("skyrm_jax.train.__main__", "train a reward model with the Bradley-Terry loss"),
+    "plan": ("skyrm_jax.plan.cli", "does the job fit these chips, and what limits it? without the chips"),
     "eval": ("skyrm_jax.eval.__main__", "score benchmarks and held-out comparisons"),
     "score": ("skyrm_jax.score", "rewards for every response of a file"),
     "doctor": ("skyrm_jax.doctor.cli", "is a checkpoint read the same everywhere? is a store whole?"),

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -17,7 +18,7 @@ def make_mesh(data: int = 1, fsdp: int = -1, model: int = 1, devices: Sequence[j
     """A mesh over all devices (or `devices`); one size may be -1, whatever is left.
 
     Raises:
-        UserError: the sizes do not multiply to the number of devices.
+        UserError: the sizes do not multiply to the number of devices, or do not suit the slices that these are in.
     """
     devices = jax.devices() if devices is None else devices
     sizes = [data, fsdp, model]
@@ -29,7 +30,15 @@ def make_mesh(data: int = 1, fsdp: int = -1, model: int = 1, devices: Sequence[j
         raise UserError(
             f"mesh {dict(zip(AXES, sizes, strict=True))} needs {np.prod(sizes)} devices, but {len(devices)} are here"
         )
-    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+    automatic = (AxisType.Auto,) * 3
+    slices = len({getattr(device, "slice_index", None) for device in devices})
+    if slices == 1:
+        return jax.make_mesh(tuple(sizes), AXES, axis_types=automatic, devices=devices)
+    # Between slices is the data-centre network: only `data` may cross it, which sums gradients once a micro-batch.
+    if sizes[0] % slices:
+        raise UserError(f"mesh.data must be a multiple of the {slices} slices, or -1; it is {sizes[0]}")
+    inner = (sizes[0] // slices, *sizes[1:])
+    return Mesh(mesh_utils.create_hybrid_device_mesh(inner, (slices, 1, 1), devices), AXES, axis_types=automatic)
 
 
 def row_shards(mesh: Mesh) -> int:

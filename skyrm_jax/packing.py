@@ -155,7 +155,7 @@ def _candidates(pieces: Pieces, shapes: Sequence[RowShape]) -> Iterator[tuple[in
     yield from (counts for *_, counts in sorted(found)[:_TRIES])
     counts = np.maximum(least, 1 * (np.arange(len(shapes)) == main))
     counts[main] += spare
-    longest = int(lengths.argmax())
+    longest = int(np.argmax(lengths))
     while True:
         counts[main] += 1 + counts[main] // 8
         if longest != main:

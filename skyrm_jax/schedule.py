@@ -96,7 +96,7 @@ def mixture(ids: Sequence[Ids], weights: Sequence[float]) -> tuple[Pool, ...]:
     shares = np.maximum(np.floor(exact), np.array(weights) > 0).astype(int)
     for place in np.argsort(shares - exact, kind="stable")[: max(0, CYCLE - shares.sum())]:
         shares[place] += 1
-    shares[shares.argmax()] += CYCLE - shares.sum()  # what raising tiny shares to one took
+    shares[np.argmax(shares)] += CYCLE - shares.sum()  # what raising tiny shares to one took
     pools = tuple(Pool(one, share) for one, share in zip(ids, shares.tolist(), strict=True) if share)
     if not all(len(pool.ids) for pool in pools):
         raise UserError(

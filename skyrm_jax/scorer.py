@@ -217,7 +217,7 @@ class Scorer:
 
     def _shape(self, pieces: Pieces, tokens: int) -> RowShape:
         """The fewest rows that hold all the parts of a comparison, of `tokens` tokens."""
-        shards, most = row_shards(self.mesh), int(np.bincount(pieces.comparison).max())
+        shards, most = row_shards(self.mesh), int(np.max(np.bincount(pieces.comparison)))
         leaves = _power_of_two(max(tokens // 64, int(pieces.leaves.max())))
         return RowShape(rows=shards * -(-most // shards), tokens=tokens, leaves=leaves, pairs=1)
 

@@ -48,7 +48,7 @@ def cut(tree: Tree, row_tokens: int) -> list[list[int]]:
 def subtree(tree: Tree, leaves: Sequence[int]) -> Tree:
     """The part of `tree` that these leaves need; leaf i of the result is leaf `leaves[i]` of the tree."""
     paths = leaf_paths(tree)
-    keep = np.logical_or.reduce([paths[leaf] for leaf in leaves])
+    keep = np.any([paths[leaf] for leaf in leaves], axis=0)
     # before[i] = kept tokens left of i: both the new index of a kept token and the new end of a subtree.
     before = np.concatenate([[0], np.cumsum(keep)]).astype(np.int32)
     return Tree(

@@ -124,7 +124,7 @@ class Store:
         Raises IndexError if one is not there, UserError if a shard is damaged.
         """
         wanted = np.asarray(ids, np.int64)
-        if len(wanted) and (wanted.min() < 0 or wanted.max() >= len(self)):
+        if len(wanted) and (np.min(wanted) < 0 or np.max(wanted) >= len(self)):
             raise IndexError(f"the store has comparisons 0 to {len(self) - 1}")
         wanted = self._records[wanted]
         shards = np.searchsorted(self._first, wanted, side="right") - 1

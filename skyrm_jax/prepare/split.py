@@ -31,7 +31,7 @@ def split(prompts: UInt64[np.ndarray, "n"], held_out: float) -> Bool[np.ndarray,
     if wanted and left == wanted:
         raise UserError(
             f"held_out = {held_out:g} asks for {wanted} of {len(prompts)} comparisons, but every prompt has more (at least "
-            f"{sizes.min()}), and prompts are held out whole; raise it, or set it to 0"
+            f"{np.min(sizes)}), and prompts are held out whole; raise it, or set it to 0"
         )
     return taken[number]
 

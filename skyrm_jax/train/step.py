@@ -6,6 +6,7 @@ them. The divisor is known from the schedule before the step, so how a batch is 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -19,6 +20,7 @@ from skyrm_jax.mesh import replicated
 from skyrm_jax.models.architecture import Architecture
 from skyrm_jax.models.parameters import Params, abstract, shardings
 from skyrm_jax.models.reward import RewardModel
+from skyrm_jax.train.compiler import compiler_options
 from skyrm_jax.train.loss import Metrics, bradley_terry
 
 
@@ -100,11 +102,12 @@ def step_programs(
 
     sums: Any = Accumulated(sharded, whole, whole)  # type: ignore[arg-type]
     state: Any = TrainState(sharded, moment_shardings(optimizer, architecture, mesh))
+    jit = partial(jax.jit, compiler_options=compiler_options(mesh))
     return StepPrograms(
-        first=jax.jit(first, out_shardings=sums),
-        add=jax.jit(add, donate_argnums=0, out_shardings=sums),
-        update=jax.jit(update, donate_argnums=0, out_shardings=(state, whole)),
-        evaluate=jax.jit(evaluate, out_shardings=whole),
+        first=jit(first, out_shardings=sums),
+        add=jit(add, donate_argnums=0, out_shardings=sums),
+        update=jit(update, donate_argnums=0, out_shardings=(state, whole)),
+        evaluate=jit(evaluate, out_shardings=whole),
     )
 
 

@@ -15,7 +15,7 @@ from small_models import (
 )
 
 from skyrm_jax.convert.hf import read_hf
-from skyrm_jax.models.architecture import Architecture
+from skyrm_jax.models.architecture import _READ, Architecture
 
 pytest.importorskip("torch")
 
@@ -91,6 +91,34 @@ def test_every_live_field_moves_the_reward_and_ours_with_it(models, texts, base,
     if "num_hidden_layers" in change:
         params = {**params, "layers": {name: value[:1] for name, value in params["layers"].items()}}
     assert_equal_rewards(our_rewards(architecture, params, texts), theirs)
+
+
+# Keys that are read and compute nothing, with other values for them.
+INERT = {
+    "max_position_embeddings": 64,
+    "bos_token_id": 5,
+    "eos_token_id": 6,
+    "initializer_range": 0.5,
+    "tie_word_embeddings": True,
+}
+OF_SHAPES = {"vocab_size", "hidden_size", "intermediate_size"}
+"""Keys that only say which shapes the weights have."""
+OF_KIND = {"model_type", "architectures", "layer_types", "id2label", "num_labels", "rope_parameters"}
+"""Keys that have one possible value, or, as rope_parameters, say in another dialect what others say."""
+
+
+@pytest.mark.parametrize("base", BASES)
+@pytest.mark.parametrize("key", INERT)
+def test_what_computes_nothing_moves_nothing(models, texts, base, key):
+    model, _ = models[base]
+    changed = hf_model({**BASES[base], key: INERT[key]}, model.state_dict())
+    assert changed.config.to_dict()[key] == INERT[key] != model.config.to_dict()[key]
+    np.testing.assert_array_equal(hf_rewards(changed, texts), hf_rewards(model, texts))
+
+
+def test_no_key_that_is_read_was_forgotten():
+    changed = {key for _, change in CHANGES for key in change}
+    assert changed | INERT.keys() | OF_SHAPES | OF_KIND == _READ
 
 
 @pytest.mark.parametrize("base", ["qwen3"])

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from skyrm_jax.chat import build_tree
+from skyrm_jax.chat import build_tree, common_prefix
 from skyrm_jax.models.architecture import Architecture, Rope
 from skyrm_jax.models.decoder import REMAT_POLICIES
 from skyrm_jax.models.parameters import Params, initialise
@@ -83,7 +83,7 @@ def packed(
     sequences: list[list[list[int]]], row: int | None, rows: int
 ) -> tuple[dict[str, Any], dict[Any, int], list[Any]]:
     trees = [build_tree(s, 0) for s in sequences]
-    row = row or max(len(t.tokens) for t in trees)
+    row = row or sum(len(t.tokens) for t in trees)  # exactly full
     shape = RowShape(rows, row, 16, 1)
     pieces = Pieces.of(trees, [0] * len(trees), row)
     (plan,) = pack(pieces, [shape])
@@ -92,10 +92,11 @@ def packed(
 
 
 @pytest.mark.parametrize("architecture", [QWEN, LLAMA], ids=lambda a: a.model_type)
-@pytest.mark.parametrize(("row", "rows"), [(160, 1), (64, 3)])
-def test_rewards_and_gradients(architecture: Architecture, row: int, rows: int) -> None:
+@pytest.mark.parametrize(("row", "rows"), [(160, 1), (64, 3), (None, 1)], ids=["one row", "three rows", "a full row"])
+def test_rewards_and_gradients(architecture: Architecture, row: int | None, rows: int) -> None:
     params, sequences = params_of(architecture), comparisons(0)
     batch, slots, trees = packed(sequences, row, rows)
+    assert (batch["tokens"] != 0).all() == (row is None)
     rng = np.random.default_rng(1)
     coefficients = [rng.normal(size=len(s)) for s in sequences]
 
@@ -128,22 +129,33 @@ def test_a_row_exactly_full() -> None:
         assert abs(rewards[slots[0, k]] - alone[k]) <= 1e-5 * max(1.0, abs(alone[k]))
 
 
+@pytest.mark.parametrize("architecture", [QWEN, LLAMA], ids=lambda a: a.model_type)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_no_response_moves_another_by_a_single_bit(dtype: str) -> None:
-    params, sequences = params_of(QWEN), comparisons(0)
-    before_batch, slots, _ = packed(sequences, 160, 1)
-    sequences[3][5][-1] = sequences[3][5][-1] % 99 + 1
-    after_batch, after_slots, _ = packed(sequences, 160, 1)
-    assert slots == after_slots
+def test_no_response_moves_another_by_a_single_bit(architecture: Architecture, dtype: str) -> None:
+    """Every token that is one response's own, changed by itself; the layout stays."""
+    params = params_of(architecture)
 
     @jax.jit
     def score(batch: dict[str, Any]) -> jax.Array:
-        model = RewardModel(QWEN, params, dtype)
+        model = RewardModel(architecture, params, dtype)
         return model(batch["tokens"], batch["positions"], batch["end"], batch["reward_index"])
 
-    before, after = score(before_batch).reshape(-1), score(after_batch).reshape(-1)
-    moved = {key for key, slot in slots.items() if before[slot] != after[slot]}
-    assert moved == {(3, 5)}
+    batch, slots, trees = packed(comparisons(0), 160, 1)
+    before, changes = np.asarray(score(batch)).reshape(-1), 0
+    for i, (group, tree) in enumerate(zip(comparisons(0), trees, strict=True)):
+        own = len(tree.reward_index) > 1 and common_prefix([np.array(s) for s in group])
+        for leaf in np.flatnonzero(np.bincount(tree.leaf) == 1).tolist():
+            response = tree.leaf.tolist().index(leaf)
+            for at in range(own, len(group[response])):
+                sequences = comparisons(0)
+                # A token that no other response has, so that none becomes alike or shares more.
+                sequences[i][response][at] = min(set(range(1, 100)).difference(*group))
+                batch, same, _ = packed(sequences, 160, 1)
+                assert same == slots
+                after = np.asarray(score(batch)).reshape(-1)
+                assert {key for key, slot in slots.items() if before[slot] != after[slot]} == {(i, leaf)}
+                changes += 1
+    assert changes > 50
 
 
 def test_remat_changes_nothing() -> None:

@@ -1,0 +1,1 @@
+"""What a training job takes, before anything is paid for: the real compiler's programs, without the hardware."""
