@@ -120,7 +120,14 @@ class Located:
 
     @property
     def architecture(self) -> Architecture:
-        return Architecture.from_dict(self.meta["architecture"])
+        """Raises UserError, naming the checkpoint, if its record is damaged or of another program."""
+        try:
+            return Architecture.from_dict(self.meta["architecture"])
+        except (UserError, KeyError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{self.directory / 'checkpoints' / str(self.step)}: the architecture in its meta cannot be read "
+                f"({error}); fetch or write the checkpoint again, or give another one"
+            ) from error
 
     @property
     def tokenizer(self) -> Path:

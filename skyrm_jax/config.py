@@ -3,12 +3,11 @@
 Every field here is read by the program. Paths in `data` are relative to `data.root` when that is given.
 """
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from math import inf
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from jsonargparse import ArgumentParser, Namespace
 
@@ -232,12 +231,30 @@ def is_part(value: float) -> bool:
     return 0 <= value < 1 or (value >= 1 and value % 1 == 0)
 
 
+class _Parser(ArgumentParser):
+    """Names the config file in the errors about it."""
+
+    file: str | None = None  # being read
+
+    def parse_path(self, path: Any, *args: Any, **kwargs: Any) -> Namespace:
+        self.file = str(path)
+        read = super().parse_path(path, *args, **kwargs)
+        self.validate(read, skip_required=True)  # while the file is known
+        self.file = None
+        return read
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        if self.file is not None:
+            message = f"{self.file}: {message.replace('<unicode string>', self.file).strip()}; correct the file"
+        super().error(message, ex)
+
+
 def parse_train_config(argv: Sequence[str] | None = None) -> TrainConfig:
     """TrainConfig from `--config FILE` and overrides such as `--optimizer.batch 64`; unknown keys are errors.
 
     Raises UserError, naming the file or the key, for what is not a config; argparse's mistakes end the program.
     """
-    parser = ArgumentParser(
+    parser = _Parser(
         prog="skyrm train",
         usage="skyrm train --config FILE [--section.key VALUE ...]",
         description="Train a reward model.",
@@ -247,8 +264,7 @@ def parse_train_config(argv: Sequence[str] | None = None) -> TrainConfig:
     try:
         given = parser.parse_args(argv)
     except UnicodeDecodeError as error:
-        files = [one for one in (argument.split("=")[-1] for argument in argv or sys.argv[1:]) if Path(one).is_file()]
-        raise UserError(f"{', '.join(files)}: is not UTF-8 text ({error}); save it as UTF-8") from None
+        raise UserError(f"{parser.file}: is not UTF-8 text ({error}); save it as UTF-8") from None
     for section in fields(TrainConfig):
         if not isinstance(given[section.name], Namespace):
             where = ", ".join(map(str, given.config or ["the command line"]))

@@ -97,7 +97,7 @@ def main(arguments: list[str] | None = None) -> None:
             counts.update(counted)
             write(written)
             chunk = list(islice(records, CHUNK))
-    quarantine.check()
+        quarantine.check()  # before OUT gets its name
     facts = {**scoring.origin(scorers[0]), **counts, "input": args.input, "bad_records": quarantine.bad}
     if len(scorers) > 1:
         facts |= {"ensemble": rule, "members": [scorer.manifest for scorer in scorers]}
@@ -106,6 +106,10 @@ def main(arguments: list[str] | None = None) -> None:
     with whole(beside(output, ".manifest.json")) as temporary:
         temporary.write_text(json.dumps(facts, indent=2) + "\n")
     print_facts(console, "Scored", {**counts, "bad_records": quarantine.bad, "dtype": args.dtype})
+    if quarantine.bad:
+        console.print(
+            f"records put aside, with reasons: {quarantine.path}", markup=False, highlight=False, soft_wrap=True
+        )
     console.print(f"rewards in {output}", markup=False, highlight=False, soft_wrap=True)
 
 

@@ -34,6 +34,7 @@ def test_overrides_win(tmp_path: Path) -> None:
         (GOOD + "optimiser: {batch: 1}\n", "optimiser"),
         (GOOD + "optimizer: {batch: many}\n", "optimizer.batch"),
         (GOOD + "optimizer: {schedule: quadratic}\n", "optimizer.schedule"),
+        (GOOD + "optimizer: {betas: [1\n", 'c.yaml", line '),
     ],
 )
 def test_unknown_and_mistyped_keys_are_named(
@@ -41,7 +42,19 @@ def test_unknown_and_mistyped_keys_are_named(
 ) -> None:
     with pytest.raises(SystemExit) as stop:
         parse_train_config(write(tmp_path, text))
-    assert stop.value.code == 2 and named in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and named in error and "<unicode string>" not in error
+    assert f"error: {tmp_path / 'c.yaml'}: " in error and "; correct the file" in error
+
+
+def test_what_is_wrong_on_the_command_line_is_not_laid_to_the_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for override in (["--optimizer.learning_rte", "1"], ["--optimizer.batch", "many"]):
+        with pytest.raises(SystemExit):
+            parse_train_config([*write(tmp_path, GOOD), *override])
+        error = capsys.readouterr().err
+        assert override[0].removeprefix("--") in error and "c.yaml" not in error
 
 
 def test_a_missing_config_file_is_named(capsys: pytest.CaptureFixture[str]) -> None:

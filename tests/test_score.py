@@ -111,6 +111,15 @@ def test_what_the_template_refuses_goes_to_the_quarantine(tmp_path: Path, file: 
     assert (entry["line"], entry["reason"]) == (9, "is refused by the chat template")
 
 
+def test_too_many_refused_records_leave_no_output(tmp_path: Path, file: Path) -> None:
+    with file.open("a") as stream:
+        stream.write(json.dumps({"prompt": "refused", "responses": ["a"]}) + "\n")
+    out = tmp_path / "out.jsonl"
+    with pytest.raises(UserError, match="1 of 9 records are bad"):
+        score.main([str(file), str(out), "--checkpoint", "x", "--max-bad-share", "0.1"])
+    assert not out.exists()
+
+
 def test_json_numbers_are_short_and_exact(tmp_path: Path, file: Path) -> None:
     score.main([str(file), str(tmp_path / "out.jsonl"), "--checkpoint", "x"])
     assert '"rewards": [0.33333334, 0.6666667]' in (tmp_path / "out.jsonl").read_text()
@@ -125,7 +134,8 @@ def test_bad_records_go_beside_the_output(tmp_path: Path, file: Path, capsys: py
     score.main([str(file), str(out), "--checkpoint", "x", "--max-bad-share", "0.5"])
     assert len(read(out)) == 8
     assert [r["line"] for r in read(tmp_path / "out.jsonl.quarantine.jsonl")] == [9, 10]
-    assert "bad_records: 2" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "bad_records: 2" in told and "out.jsonl.quarantine.jsonl" in told
 
 
 def test_nothing_half_written_stays_after_a_failure(tmp_path: Path, file: Path, scorer: FakeScorer) -> None:

@@ -69,7 +69,10 @@ def _fetch(source: str) -> Path:
     name, revision = split_revision(source)
     parts = re.fullmatch(r"(\w[\w.-]*/\w[\w.-]*)/(.+\.gguf)", name)
     if parts is None:
-        raise UserError(f"{source}: there is no such file")
+        raise UserError(
+            f"{source}: there is no such file; correct the path, or give owner/name/FILE.gguf for one on the Hub "
+            f"or {PACKAGE}NAME for the one in an installed package"
+        )
     from huggingface_hub import hf_hub_download
 
     try:

@@ -95,7 +95,8 @@ def read_architecture(folder: Path, pad_token: str | None = None, pad_token_id: 
 
     Raises UserError as `HfWeights` does.
     """
-    architecture = Architecture.from_hf(read_json(folder / "config.json"))
+    file = folder / "config.json"
+    architecture = Architecture.from_hf(read_json(file), str(file))
     if pad_token_id is not None:
         return replace(architecture, pad_token_id=pad_token_id)
     return replace(architecture, pad_token_id=choose_pad_token(folder, architecture.pad_token_id, pad_token))

@@ -101,7 +101,8 @@ class Quarantine:
         if self.bad > self.max_share * self.records:
             raise UserError(
                 f"{self.bad} of {self.records} records are bad, more than max_bad_share = {self.max_share:g}"
-                f"{self._report(self.counts)}; mend them or raise max_bad_share"
+                f"{self._report(self.counts)}; mend them, or raise --max-bad-share (prepare: --max_bad_share, "
+                "train: data.max_bad_share)"
             )
 
     def _faults(self, files: Iterable[str]) -> Counter[str]:

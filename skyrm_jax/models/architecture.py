@@ -155,15 +155,23 @@ class Architecture:
             raise UserError(f"the architecture record is damaged: {error}") from error
 
     @classmethod
-    def from_hf(cls, config: Mapping[str, Any]) -> "Architecture":
+    def from_hf(cls, config: Mapping[str, Any], where: str = "config.json") -> "Architecture":
         """Read the parsed `config.json` of a Qwen3 or Llama causal LM or one-label sequence classifier.
 
-        Defaults of absent keys are those of transformers' config classes. Raises `UserError` naming the key.
+        Defaults of absent keys are those of transformers' config classes. Raises `UserError` naming the key, and
+        `where` it is: the file, or the key of ours that holds its contents.
         """
+        try:
+            return cls._from_hf(config)
+        except UserError as error:
+            raise UserError(f"{where}: {error}") from error
+
+    @classmethod
+    def _from_hf(cls, config: Mapping[str, Any]) -> "Architecture":
         model_type = config.get("model_type")
         if model_type not in tuple(HF_NAMES):  # of a tuple, which asks no hash of what may be a list
             raise UserError(
-                f"config.json: model_type {model_type!r} is not implemented; this package reads {sorted(HF_NAMES)}"
+                f"model_type {model_type!r} is not implemented: use a model of type {' or '.join(sorted(HF_NAMES))}"
             )
         _check_keys(config)
         _check_heads(config)
@@ -176,7 +184,7 @@ class Architecture:
         if config.get("num_key_value_heads") is not None:
             kv_heads = _need_int(config, "num_key_value_heads")
         elif not is_llama:
-            raise UserError("config.json: num_key_value_heads is missing, and a Qwen3 model has no safe default for it")
+            raise UserError("num_key_value_heads is missing, and a Qwen3 model has no safe default for it")
         head_dim = hidden // heads if is_llama else 128
         if config.get("head_dim") is not None:
             head_dim = _need_int(config, "head_dim")
@@ -326,7 +334,7 @@ def _check_keys(config: Mapping[str, Any]) -> None:
     unknown = sorted(set(config) - known)
     if unknown:
         raise UserError(
-            f"config.json: unknown key(s) {', '.join(map(repr, unknown))}. A key nobody reads can change the "
+            f"unknown key(s) {', '.join(map(repr, unknown))}. A key nobody reads can change the "
             "model: remove them if they are inert, otherwise this model is not supported"
         )
 
@@ -338,18 +346,17 @@ def _check_heads(config: Mapping[str, Any]) -> None:
     for architecture in _names(config, "architectures") or []:
         if architecture not in accepted:
             raise UserError(
-                f"config.json: architectures names {architecture!r}; "
-                f"for this model_type this package reads {' and '.join(accepted)}"
+                f"architectures names {architecture!r}; for this model_type this package reads {' and '.join(accepted)}"
             )
     if not is_sequence_classifier(config):
         return  # transformers writes a meaningless two-label map into causal LM configs
     id2label, num_labels = config.get("id2label"), config.get("num_labels")
     if not isinstance(id2label, Mapping | None):
-        raise UserError(f"config.json: id2label must be a mapping, got {id2label!r}")
+        raise UserError(f"id2label must be a mapping, got {id2label!r}")
     labels = len(id2label) if id2label is not None else num_labels if num_labels is not None else 2
     if labels != 1 or num_labels not in (None, 1):
         raise UserError(
-            f"config.json: id2label/num_labels give {labels} labels (num_labels={num_labels}), but a reward "
+            f"id2label/num_labels give {labels} labels (num_labels={num_labels}), but a reward "
             "model has exactly one: this classifier is not a reward model"
         )
 
@@ -358,13 +365,13 @@ def _check_implemented(config: Mapping[str, Any]) -> None:
     for key, values in _IMPLEMENTED.items():
         if key in config and config[key] not in values:
             raise UserError(
-                f"config.json: {key}={config[key]!r} is not implemented; only {key}={values[0]!r} is, "
+                f"{key}={config[key]!r} is not implemented; only {key}={values[0]!r} is, "
                 "so this model would be computed wrongly"
             )
     # A window that `use_sliding_window` switches off is dead; Llama has no such switch.
     if config.get("sliding_window") is not None and config.get("use_sliding_window") is not False:
         raise UserError(
-            f"config.json: sliding_window={config['sliding_window']!r} is not implemented; "
+            f"sliding_window={config['sliding_window']!r} is not implemented; "
             "only null, or use_sliding_window=false, is"
         )
 
@@ -374,10 +381,10 @@ def _check_layer_types(config: Mapping[str, Any], layers: int) -> None:
     if kinds is None:
         return
     if len(kinds) != layers:
-        raise UserError(f"config.json: layer_types has {len(kinds)} entries but num_hidden_layers is {layers}")
+        raise UserError(f"layer_types has {len(kinds)} entries but num_hidden_layers is {layers}")
     other = sorted(set(kinds) - {"full_attention"})
     if other:
-        raise UserError(f"config.json: layer_types names {', '.join(other)}; only 'full_attention' is implemented")
+        raise UserError(f"layer_types names {', '.join(other)}; only 'full_attention' is implemented")
 
 
 _LLAMA3_KEYS = {
@@ -404,23 +411,21 @@ def read_rope(config: Mapping[str, Any]) -> Rope:
         return old
     # A config for both readers has theta at the top level for the old one; both must see the same RoPE.
     if top_theta is not None and top_theta != new.theta:
-        raise UserError(
-            f"config.json: rope_theta={top_theta} but rope_parameters says {new.theta}: the dialects disagree"
-        )
+        raise UserError(f"rope_theta={top_theta} but rope_parameters says {new.theta}: the dialects disagree")
     if old is not None and old != new:
-        raise UserError(f"config.json: rope_scaling ({old}) and rope_parameters ({new}) disagree")
+        raise UserError(f"rope_scaling ({old}) and rope_parameters ({new}) disagree")
     return new
 
 
 def _read_rope_dict(dialect: str, record: Mapping[str, Any], top_theta: float | None) -> Rope:
     if not isinstance(record, Mapping):
-        raise UserError(f"config.json: {dialect} must be a mapping, got {record!r}")
+        raise UserError(f"{dialect} must be a mapping, got {record!r}")
     spelled = [record[key] for key in ("rope_type", "type") if record.get(key) is not None] or ["default"]
     kind = spelled[0]
     if spelled[-1] != kind:
-        raise UserError(f"config.json: {dialect} has rope_type={kind!r} but type={spelled[-1]!r}")
+        raise UserError(f"{dialect} has rope_type={kind!r} but type={spelled[-1]!r}")
     if kind not in ("default", "llama3"):
-        raise UserError(f"config.json: {dialect} has rope_type {kind!r}; only 'default' and 'llama3' are implemented")
+        raise UserError(f"{dialect} has rope_type {kind!r}; only 'default' and 'llama3' are implemented")
     wanted = set(_LLAMA3_KEYS) if kind == "llama3" else set()
     present = {key for key, value in record.items() if value is not None} - {
         "rope_type",
@@ -431,11 +436,10 @@ def _read_rope_dict(dialect: str, record: Mapping[str, Any], top_theta: float | 
         present.discard("partial_rotary_factor")
     if present - wanted:
         raise UserError(
-            f"config.json: {dialect} has {', '.join(sorted(present - wanted))}, "
-            f"which mean nothing to rope_type {kind!r}"
+            f"{dialect} has {', '.join(sorted(present - wanted))}, which mean nothing to rope_type {kind!r}"
         )
     if wanted - present:
-        raise UserError(f"config.json: {dialect} with rope_type {kind!r} lacks {', '.join(sorted(wanted - present))}")
+        raise UserError(f"{dialect} with rope_type {kind!r} lacks {', '.join(sorted(wanted - present))}")
     theta = top_theta if record.get("rope_theta") is None else _need_float(record, "rope_theta")
     return Rope(
         kind,
@@ -447,27 +451,27 @@ def _read_rope_dict(dialect: str, record: Mapping[str, Any], top_theta: float | 
 def _need_int(config: Mapping[str, Any], key: str, default: int | None = None) -> int:
     value = config.get(key, default)
     if not _is_int(value) or value < 1:
-        raise UserError(f"config.json: {key} must be a positive integer, got {value!r}")
+        raise UserError(f"{key} must be a positive integer, got {value!r}")
     return int(value)
 
 
 def _need_float(config: Mapping[str, Any], key: str, default: float | None = None) -> float:
     value = config.get(key, default)
-    _positive(f"config.json: {key}", value)
+    _positive(key, value)
     return float(value)
 
 
 def _need_bool(config: Mapping[str, Any], key: str, default: bool) -> bool:
     value = config.get(key, default)
     if not isinstance(value, bool):
-        raise UserError(f"config.json: {key} must be true or false, got {value!r}")
+        raise UserError(f"{key} must be true or false, got {value!r}")
     return value
 
 
 def _names(config: Mapping[str, Any], key: str) -> list[str] | None:
     value = config.get(key)
     if value is not None and not (isinstance(value, list) and all(isinstance(name, str) for name in value)):
-        raise UserError(f"config.json: {key} must be a list of names, got {value!r}")
+        raise UserError(f"{key} must be a list of names, got {value!r}")
     return value
 
 

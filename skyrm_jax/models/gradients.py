@@ -36,10 +36,12 @@ def sharded_product(
 
     def product(x: Array, g: Array, then: Array) -> tuple[Array, Array]:
         total = local(g, x) if turned else local(x, g)
+        # Scattered first: what is summed over the other axis, which may be the network between slices, is a shard.
         for axis in ROW_AXES:
             if axis in spec:
                 total = _reduce_scatter(total, axis, mesh.shape[axis])
-            elif mesh.shape[axis] > 1:
+        for axis in ROW_AXES:
+            if axis not in spec and mesh.shape[axis] > 1:
                 total = jax.lax.psum(total, axis)
         # Compilers drop optimization barriers before they schedule, but may not fold 0 * y.
         after = then + (0 * total[0, 0]).astype(then.dtype)

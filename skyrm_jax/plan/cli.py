@@ -72,4 +72,4 @@ def _architecture(config: TrainConfig) -> Architecture:
     contents = hf_config(given)
     if contents.get("vocab_size") is None:
         raise UserError("the config's model.architecture must say vocab_size: a plan opens no tokenizer")
-    return Architecture.from_hf(contents)
+    return Architecture.from_hf(contents, "model.architecture")

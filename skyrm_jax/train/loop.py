@@ -263,11 +263,21 @@ def require_same_run(before: dict[str, Any], now: dict[str, Any], out: Path, ste
             key = f"{section}.{name}"
             if key == "run.steps" and value == step and (now["config"]["run"]["steps"] or math.inf) > step:
                 continue
-            if section != "mesh" and key not in FREE_TO_CHANGE and now["config"][section].get(name) != value:
+            given = now["config"][section].get(name)
+            if section != "mesh" and key not in FREE_TO_CHANGE and given != value:
                 raise UserError(
-                    f"{out} holds a run with {key} = {value!r}, now it is {now['config'][section].get(name)!r}; "
+                    f"{out} holds a run with {'; '.join(_differences(key, value, given))}; "
                     f"restore the value to resume, or choose another run.out"
                 )
+
+
+def _differences(key: str, before: Any, now: Any) -> list[str]:
+    """Two values of a key that differ, in words; of mappings only their keys that differ."""
+    if not (isinstance(before, dict) and isinstance(now, dict)):
+        return [f"{key} = {before!r}, now it is {now!r}"]
+    names = [n for n in {**before, **now} if n not in before or n not in now or before[n] != now[n]]
+    old, new = ([repr(given[n]) if n in given else "left out" for n in names] for given in (before, now))
+    return [f"{key}.{n} = {was}, now it is {this}" for n, was, this in zip(names, old, new, strict=True)]
 
 
 def report(console: Console, out: Path, steps: int, held_out: dict[str, float]) -> None:

@@ -44,7 +44,7 @@ def start(config: TrainConfig) -> Start:
         if given is not None:
             if expected.get("vocab_size") is None:
                 expected["vocab_size"] = architecture.vocab_size
-            require_same(config.model.base, architecture, Architecture.from_hf(expected))
+            require_same(config.model.base, architecture, Architecture.from_hf(expected, _place(given)))
         tokenizer = config.data.tokenizer or str(folder)
         chat = Chat.load(tokenizer, architecture.pad_token_id, config.data.template)
     else:
@@ -73,6 +73,11 @@ def hf_config(given: str | dict[str, Any] | None) -> dict[str, Any]:
     return dict(given) if isinstance(given, dict) else read_json(Path(str(given)))
 
 
+def _place(given: str | dict[str, Any] | None) -> str:
+    """What an error about the contents of `model.architecture` names."""
+    return "model.architecture" if isinstance(given, dict) else f"model.architecture {given}"
+
+
 def require_same(base: str, found: Architecture, expected: Architecture) -> None:
     """Raises UserError, naming what differs, unless the base computes what `model.architecture` says."""
     ours, theirs = expected.to_dict(), found.to_dict()
@@ -95,7 +100,7 @@ def random_architecture(given: str | dict[str, Any] | None, chat: Chat) -> Archi
             "the tokenizer names no pad token; set model.architecture.pad_token_id to an id that "
             "never ends a conversation"
         )
-    return Architecture.from_hf(config)
+    return Architecture.from_hf(config, _place(given))
 
 
 def open_store(config: TrainConfig, begin: Start, console: Console) -> Store:

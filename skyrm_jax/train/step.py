@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 from skyrm_jax.config import ModelConfig
 from skyrm_jax.mesh import replicated
 from skyrm_jax.models.architecture import Architecture
+from skyrm_jax.models.embedding import add_rows
 from skyrm_jax.models.parameters import Params, abstract, shardings
 from skyrm_jax.models.reward import RewardModel
 from skyrm_jax.train.compiler import compiler_options
@@ -80,7 +81,7 @@ def step_programs(
         more than a layer; the layers' likewise layer by layer.
         """
         (value, metrics), (gradients, rows) = differentiate(*parts(params, batch), batch, divisor, layers)
-        return Accumulated({**gradients, "embed": embed.at[batch["tokens"]].add(rows)}, value, metrics)
+        return Accumulated({**gradients, "embed": add_rows(embed, batch["tokens"], rows)}, value, metrics)
 
     def first(params: Params, batch: dict[str, Array], divisor: Array) -> Accumulated:
         return onto(jnp.zeros_like(params["embed"]), None, params, batch, divisor)

@@ -298,12 +298,12 @@ def test_files_on_the_hub_are_fetched_alone(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"owner/name/model\.gguf: there is no such file.*no route"):
         find_file("owner/name/model.gguf")
     for source in ("name/model.gguf", "owner/name/model.bin", "./owner/name/model.gguf"):
-        with pytest.raises(UserError, match=r"there is no such file$"):
+        with pytest.raises(UserError, match=r"there is no such file; correct the path, or give owner/name/FILE\.gguf"):
             find_file(source)
 
 
 def test_files_and_packages_that_are_not_there(tmp_path):
-    with pytest.raises(UserError, match="no such file"):
+    with pytest.raises(UserError, match=r"model\.gguf: there is no such file; correct the path, or give owner/"):
         find_file(str(tmp_path / "model.gguf"))
     with pytest.raises(UserError, match="pip install"):
         find_file("package:no-such-package-at-all")

@@ -227,6 +227,14 @@ def test_wrong_tensors_are_named(tmp_path, said, named, change):
     assert said in str(caught.value) and named in str(caught.value)
 
 
+def test_an_architecture_that_is_not_ours_is_laid_to_its_file(tmp_path):
+    save(tmp_path, BASES["qwen3"])
+    edit(tmp_path / "config.json", {"model_type": "bert"})
+    with pytest.raises(UserError) as caught:
+        read_hf(tmp_path)
+    assert str(caught.value).startswith(f"{tmp_path / 'config.json'}: model_type 'bert' is not implemented: use ")
+
+
 def test_a_head_that_the_config_does_not_announce_is_an_error(tmp_path):
     save(tmp_path, BASES["qwen3"])
     edit(tmp_path / "config.json", {"architectures": ["Qwen3ForCausalLM"]})

@@ -86,6 +86,10 @@ def test_bad_lines_go_to_the_quarantine_and_the_rest_is_read(tmp_path: Path) -> 
         (b"[" * 100_000, "cannot be read as JSON"),
         (b'{"prompt": "p", "responses": ["a", "a"], "preferences": [[0, 1]]}', "identical responses, one preferred"),
         (b'{"prompt": [{"role": "assistant", "content": "x"}], "responses": ["a"]}', "has no user turn"),
+        (
+            b'{"prompt": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}], "responses": ["a"]}',
+            "ends in an assistant turn",
+        ),
         (b"1" * 5000, "cannot be read as JSON"),
     ]
     path = tmp_path / "a.jsonl"
@@ -147,6 +151,8 @@ def test_too_many_bad_records_stop_the_run_at_its_end(tmp_path: Path) -> None:
     ) as caught:
         list(read_comparisons([path], "auto", True, quarantine))
     assert str(tmp_path / "q.jsonl") in str(caught.value)
+    for option in ("raise --max-bad-share ", "prepare: --max_bad_share", "train: data.max_bad_share"):
+        assert option in str(caught.value)
     assert len(entries(quarantine)) == 6
     assert len(list(read_comparisons([path], "auto", True, Quarantine(None, 0.06)))) == 94
 

@@ -196,6 +196,14 @@ def test_what_is_not_implemented_is_rejected_by_name(named, changes):
         Architecture.from_hf({**QWEN3_0_6B, **changes})
 
 
+def test_errors_say_where_they_are_and_what_would_do():
+    words = r"^model/config\.json: model_type 'bert' is not implemented: use a model of type llama or qwen3$"
+    with pytest.raises(UserError, match=words):
+        Architecture.from_hf({"model_type": "bert"}, "model/config.json")
+    with pytest.raises(UserError, match=r"^here: heads \(16\) must be a multiple of kv_heads"):
+        Architecture.from_hf({**QWEN3_0_6B, "num_key_value_heads": 3}, "here")
+
+
 def test_llama_refuses_a_sliding_window_that_nothing_switches_off():
     with pytest.raises(UserError, match="sliding_window"):
         Architecture.from_hf({**LLAMA_3_1_8B, "sliding_window": 4096})

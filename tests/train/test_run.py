@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +23,7 @@ from skyrm_jax.models.parameters import flattened
 from skyrm_jax.schedule import Schedule
 from skyrm_jax.scorer import Scorer
 from skyrm_jax.train import run, setup
+from skyrm_jax.train.loop import require_same_run
 
 
 def metrics(out: str | Path) -> list[dict]:
@@ -149,6 +151,22 @@ def test_another_config_or_store_is_not_resumed(config: TrainConfig) -> None:
     with pytest.raises(UserError, match=r"optimizer.learning_rate = 0.001, now it is 0.5"):
         changed = replace(config.optimizer, learning_rate=0.5)
         run(replace(config, optimizer=changed, run=replace(config.run, steps=1)))
+
+
+def test_another_architecture_is_refused_by_its_differing_keys_alone(tmp_path: Path) -> None:
+    def facts(**architecture: Any) -> dict[str, Any]:
+        return {"store": "s", "config": {"model": {"architecture": {"hidden_size": 64, **architecture}}}}
+
+    before = facts(layers=2, rope={"theta": 1.0}, sliding_window=None)
+    now = facts(layers=3, rope={"theta": 1.0})
+    with pytest.raises(UserError) as refused:
+        require_same_run(before, now, tmp_path, 1)
+    assert str(refused.value) == (
+        f"{tmp_path} holds a run with model.architecture.layers = 2, now it is 3; "
+        "model.architecture.sliding_window = None, now it is left out; "
+        "restore the value to resume, or choose another run.out"
+    )
+    require_same_run(now, now, tmp_path, 1)
 
 
 def test_a_finished_run_may_be_trained_further(config: TrainConfig, tmp_path: Path) -> None:

@@ -112,6 +112,18 @@ def test_a_base_of_another_architecture_is_refused(config: TrainConfig, base: Pa
         start(config, base, vocab_size=9999)
 
 
+def test_an_architecture_that_is_not_ours_is_laid_to_its_key(config: TrainConfig, base: Path, tmp_path: Path) -> None:
+    for begin in (None, base):
+        with pytest.raises(
+            UserError, match=r"^model\.architecture: model_type 'gemma' is not implemented: use a model"
+        ):
+            start(config, begin, model_type="gemma")
+    file = tmp_path / "other.json"
+    file.write_text('{"model_type": "gemma"}')
+    with pytest.raises(UserError, match=r"^model\.architecture \S+/other\.json: model_type 'gemma' is not"):
+        setup.start(replace(config, model=replace(config.model, architecture=str(file))))
+
+
 def test_more_tokens_than_embeddings_are_refused(config: TrainConfig) -> None:
     with pytest.raises(UserError, match=r"tokens, but the model's vocabulary is 100; .* \(data.tokenizer\)"):
         start(config, None, vocab_size=100, pad_token_id=0)
