@@ -32,32 +32,7 @@ from jax.sharding import PartitionSpec as P
 
 from skyrm_jax.attention.gpu import GpuBackend
 from skyrm_jax.models.sharding import ROW_AXES
-
-H100 = """
-platform_name: "CUDA"
-device_description_str: "NVIDIA H100 80GB HBM3"
-gpu_device_info {
-  cuda_compute_capability { major: 9 feature_extension: ACCELERATED_FEATURES }
-  core_count: 132
-  fpus_per_core: 128
-  clock_rate_ghz: 1.98
-  device_memory_size: 84942979072
-  memory_bandwidth: 3352320000000
-  l2_cache_size: 52428800
-  registers_per_core_limit: 65536
-  registers_per_block_limit: 65536
-  shared_memory_per_core: 233472
-  shared_memory_per_block: 49152
-  shared_memory_per_block_optin: 232448
-  threads_per_warp: 32
-  threads_per_block_limit: 1024
-  threads_per_core_limit: 2048
-  block_dim_limit_x: 2147483647
-  block_dim_limit_y: 65535
-  block_dim_limit_z: 65535
-}
-"""
-"""The SXM board, as XLA's GpuTargetConfigProto in text: what the compiler would have asked of the device."""
+from skyrm_jax.plan.topology import H100
 
 ARCH = "sm_90a"
 
