@@ -11,7 +11,7 @@ TABLE = P(None, LOGICAL_TO_MESH["embedding"])
 
 
 def add_rows(table: Float[Array, "V D"], tokens: Int[Array, "B T"], rows: Float[Array, "B T D"]) -> Float[Array, "V D"]:
-    """table[tokens] += rows, tokens that occur often often; tokens and rows are spread by row of the micro-batch.
+    """table[tokens] += rows, a token that occurs n times gets n rows; tokens and rows are spread by row of the micro-batch.
 
     Over `data`, the network between slices, the compiler would add into the whole table on every device, and sum those.
     Within a slice it does as is done here, with a better layout.
