@@ -26,19 +26,23 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 from dataclasses import replace
 
 from skyrm_jax.config import parse_train_config
-from skyrm_jax.models.architecture import Architecture
 from skyrm_jax.packing import RowShape
 from skyrm_jax.plan.chips import GIB
+from skyrm_jax.plan.cli import stated_architecture
 from skyrm_jax.plan.collectives import Collective, collectives
 from skyrm_jax.plan.flops import TreeStatistics
 from skyrm_jax.plan.plan import Plan, make_plan
 from skyrm_jax.plan.topology import topology
-from skyrm_jax.train.setup import hf_config
 
 SLICES = {"v5e": "v5e:16x16", "v5p": "v5p:4x4x4", "v6e": "v6e:8x8"}
 DOUBLED = {"v5e": ("v5e:16x16", 2), "v5p": ("v5p:4x4x8", 1), "v6e": ("v6e:8x16", 1)}
 TOKENS = 4096
 CONFIG = Path(__file__).resolve().parents[1] / "configs" / "llama3.1_8b.yaml"
+
+
+def one_row(shards: int) -> RowShape:
+    """A micro-batch of one row of TOKENS a chip."""
+    return RowShape(rows=shards, tokens=TOKENS, leaves=16, pairs=8)
 
 
 def plan_of(name: str, search: bool, slices: int = 1) -> Plan:
@@ -48,9 +52,7 @@ def plan_of(name: str, search: bool, slices: int = 1) -> Plan:
         config, model=replace(config.model, attention="tpu"), mesh=replace(config.mesh, data=slices, fsdp=-1)
     )
     devices = topology(name, slices)
-    shape = RowShape(rows=len(devices.devices), tokens=TOKENS, leaves=16, pairs=8)
-    architecture = Architecture.from_hf(hf_config(config.model.architecture))
-    return make_plan(config, architecture, devices, TreeStatistics.assumed(), shape, search)
+    return make_plan(config, stated_architecture(config), devices, TreeStatistics.assumed(), one_row, search)
 
 
 def weights(found: list[Collective], kind: str) -> list[Collective]:

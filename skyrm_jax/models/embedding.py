@@ -2,12 +2,10 @@
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
-from skyrm_jax.models.sharding import LOGICAL_TO_MESH, ROW_AXES
-
-TABLE = P(None, LOGICAL_TO_MESH["embedding"])
+from skyrm_jax.models.sharding import partition
+from skyrm_jax.models.sharding import rows as by_row
 
 
 def add_rows(table: Float[Array, "V D"], tokens: Int[Array, "B T"], rows: Float[Array, "B T D"]) -> Float[Array, "V D"]:
@@ -24,9 +22,11 @@ def add_rows(table: Float[Array, "V D"], tokens: Int[Array, "B T"], rows: Float[
         # Every device gets its columns of all rows of its `fsdp` group.
         tokens = jax.lax.all_gather(tokens, "fsdp", axis=0, tiled=True)
         rows = jax.lax.all_to_all(rows, "fsdp", split_axis=2, concat_axis=0, tiled=True)
-        columns = table.shape[1]
-        rows = jax.lax.dynamic_slice_in_dim(rows, jax.lax.axis_index("model") * columns, columns, axis=2)
+        mine = table.shape[1]
+        rows = jax.lax.dynamic_slice_in_dim(rows, jax.lax.axis_index("model") * mine, mine, axis=2)
         return table + jax.lax.psum(jnp.zeros_like(table).at[tokens].add(rows), "data")
 
-    by_row = P(ROW_AXES)
-    return jax.shard_map(add, in_specs=(TABLE, by_row, by_row), out_specs=TABLE, check_vma=False)(table, tokens, rows)
+    columns = partition(("vocab", "embedding"))
+    return jax.shard_map(add, in_specs=(columns, by_row(), by_row()), out_specs=columns, check_vma=False)(
+        table, tokens, rows
+    )

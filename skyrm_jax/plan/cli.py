@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from skyrm_jax.config import TrainConfig, parse_train_config
@@ -36,21 +37,23 @@ def main(argv: Sequence[str] | None = None) -> None:
     from skyrm_jax.data.store import Store
     from skyrm_jax.plan.flops import TreeStatistics
     from skyrm_jax.plan.page import page
-    from skyrm_jax.plan.plan import make_plan
+    from skyrm_jax.plan.plan import assumed_facts, longest_shape, make_plan
     from skyrm_jax.plan.topology import topology
 
     if given.slices < 1 or given.comparison_tokens < 8:
         raise UserError("--slices must be at least 1 and --comparison-tokens at least 8")
     devices = topology(given.topology or given.gpu, given.slices)
-    if given.slices > 1 and config.mesh.data % given.slices:
+    if config.mesh.data > 0 and config.mesh.data % given.slices:  # -1 is whatever is left
         config = replace(config, mesh=replace(config.mesh, data=config.mesh.data * given.slices))
         overrides += ["--mesh.data", str(config.mesh.data)]
     config = replace(config, model=replace(config.model, attention=_kernel(config, gpu=bool(given.gpu))))
     if given.store:
-        trees = TreeStatistics.of_store(Store.open(given.store).index, given.store)
+        store = Store.open(given.store)
+        trees, facts = TreeStatistics.of_store(store.index, given.store), store.meta
     else:
-        trees = TreeStatistics.assumed(given.comparison_tokens)
-    plan = make_plan(config, _architecture(config), devices, trees, search=not given.no_search)
+        trees, facts = TreeStatistics.assumed(given.comparison_tokens), assumed_facts(given.comparison_tokens)
+    shape_for = partial(longest_shape, config, facts)
+    plan = make_plan(config, stated_architecture(config), devices, trees, shape_for, not given.no_search)
     plan = replace(plan, command=" ".join(["skyrm train --config", given.config, *overrides]))
     print(page(plan, Path(given.config).stem))
     if given.json:
@@ -63,7 +66,8 @@ def _kernel(config: TrainConfig, gpu: bool) -> str:
     return {"auto": "gpu" if gpu else "tpu"}.get(config.model.attention, config.model.attention)
 
 
-def _architecture(config: TrainConfig) -> Architecture:
+def stated_architecture(config: TrainConfig) -> Architecture:
+    """The architecture of a config; its base is not opened if the config says what it must be."""
     from skyrm_jax.train.setup import base_architecture, hf_config
 
     given = config.model.architecture

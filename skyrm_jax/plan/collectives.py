@@ -59,9 +59,9 @@ def collectives(hlo: str) -> list[Collective]:
             if kind not in KINDS or not times[name]:
                 continue
             channel = re.search(r"channel_id=(\d+)", i.rest)
-            outputs = i.type if i.operation == kind else i.type[: len(i.type) // 2]
-            operands = " ".join(shapes.get(o, "") for o in re.findall(r"%([\w.\-]+)", i.rest.split(")", 1)[0]))
-            size = max(_size(outputs), _size(operands))
+            operands = _size(" ".join(shapes.get(o, "") for o in re.findall(r"%([\w.\-]+)", i.rest.split(")", 1)[0])))
+            # What starts one may give back its operands beside its results.
+            size = max(_size(i.type) - (operands if i.operation != kind else 0), operands)
             dtype = (_SHAPE.search(i.type) or [None, "?"])[1]
             asynchronous = fused_async or i.operation != kind
             made = Collective("reduce-scatter" if scattered else kind, str(dtype), size, times[name], asynchronous)
@@ -106,7 +106,7 @@ def _trips(condition: list[_Instruction]) -> int:
 
 
 def _size(types: str) -> int:
-    """Bytes of the largest array among these types; the others of a tuple are sums beside it, counted too."""
+    """Bytes of all arrays among these types."""
     return sum(
         _BYTES.get(dtype, 0) * math.prod(int(n) for n in dims.split(",") if n) for dtype, dims in _SHAPE.findall(types)
     )

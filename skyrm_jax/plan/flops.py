@@ -60,7 +60,7 @@ def flops(architecture: Architecture, trees: TreeStatistics) -> Flops:
 
 @dataclass(frozen=True)
 class Roofline:
-    """Seconds of a step if the chips did nothing but the model's FLOPs, and what was assumed of full micro-batches."""
+    """Seconds of a step if the chips did nothing but the model's FLOPs, at their peak and at half of it."""
 
     at_peak: float
 

@@ -43,7 +43,6 @@ def page(plan: Plan, title: str) -> str:
         f"A step of {plan.batch:,}: {duration(plan.step.at_peak)} at the datasheet's peak, "
         f"{duration(plan.step.at_half)} at half of it (bounds from datasheets, not measurements)",
     ]
-    lines += ["", *plan.notes] if plan.notes else []
     return "\n".join([*lines, "", f"Start it:  {plan.command}"])
 
 

@@ -1,11 +1,12 @@
 """A plan: everything the page and the JSON say of a config on a topology."""
 
-import math
 from collections import defaultdict
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from skyrm_jax.config import TrainConfig
+from skyrm_jax.data.pipeline import row_shapes
 from skyrm_jax.mesh import make_mesh, row_shards
 from skyrm_jax.models.architecture import Architecture
 from skyrm_jax.packing import RowShape
@@ -43,7 +44,6 @@ class Plan:
     batch: int
     max_rows: int | None = None
     command: str = ""
-    notes: list[str] = field(default_factory=list)
 
     @property
     def tokens(self) -> int:
@@ -91,7 +91,6 @@ class Plan:
             "comparison": asdict(self.trees) | {"model_flops": self.per_comparison.total},
             "roofline_step_seconds": {"at_100_percent": self.step.at_peak, "at_50_percent": self.step.at_half},
             "command": self.command,
-            "notes": self.notes,
         }
 
 
@@ -100,28 +99,26 @@ def make_plan(
     architecture: Architecture,
     topology: Topology,
     trees: TreeStatistics,
-    shape: RowShape | None = None,
+    shape_for: Callable[[int], RowShape],
     search: bool = True,
 ) -> Plan:
     """Compiles the programs of `config` for the topology; with `search`, also for the largest micro-batch that fits.
 
-    Without a `shape`, a micro-batch is the longest rows of the config, as many as it says or else one a device, with
-    leaves and pairs as `trees` has them.
+    `shape_for` gives the micro-batch for a number of shards, data * fsdp of the mesh: `longest_shape` is a run's.
 
     Raises:
-        UserError: the mesh does not suit the devices.
+        UserError: the mesh, or the micro-batch, does not suit the devices.
     """
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.model, topology.devices)
     shards = row_shards(mesh)
-    if shape is None:
-        shape = _shape(config, trees, shards)
+    shape = shape_for(shards)
     programs = Programs(architecture, config.model, config.optimizer, mesh)
     compiled = [programs.compile(name, shape) for name in STEP]
     done = {one.name: one for one in compiled if isinstance(one, Program)}
 
     def needs(rows: int) -> int | None:
-        if rows * shards == shape.rows and "add" in done:
-            return done["add"].needs
+        if rows * shards == shape.rows:
+            return done["add"].needs if "add" in done else None
         found = programs.compile("add", RowShape(rows * shards, shape.tokens, shape.leaves, shape.pairs))
         return found.needs if isinstance(found, Program) else None
 
@@ -142,12 +139,16 @@ def make_plan(
     )
 
 
-def _shape(config: TrainConfig, trees: TreeStatistics, shards: int) -> RowShape:
-    length = max(config.data.row_lengths)
-    rows = config.data.rows if isinstance(config.data.rows, int) else max(config.data.rows)
-    # Half as many more per token as on average, as `data.pipeline.row_shapes` does.
-    pairs = 8 * math.ceil((1.5 * trees.pairs * length / trees.tokens + 1) / 8)
-    return RowShape(rows or shards, length, 2 * pairs, pairs)
+def longest_shape(config: TrainConfig, facts: Mapping[str, Any], shards: int) -> RowShape:
+    """The micro-batch of the longest rows that `train` makes of a store, of which `facts` are what store.json says."""
+    lengths, rows = config.data.micro_batches(shards, facts["totals"])
+    return max(row_shapes(facts["sources"], lengths, rows), key=lambda shape: shape.tokens)
+
+
+def assumed_facts(tokens: int) -> dict[str, Any]:
+    """What store.json would say of pairs of `tokens` tokens."""
+    facts = {"tokens": tokens, "leaves": 2, "pairs": 1, "most_tokens": tokens, "most_leaves": 2, "most_pairs": 1}
+    return {"totals": facts, "sources": [facts]}
 
 
 def moved(found: list[Collective]) -> list[Moved]:

@@ -50,6 +50,7 @@ HloModule jit_step, is_scheduled=true
 
 ENTRY %main (x: bf16[16,8]) -> f32[8] {
   %x = bf16[16,8]{1,0} parameter(0)
+  %y = f32[8]{0} constant({...})
   %loop = (s32[], bf16[16,8]{1,0}) while(%init), condition=%condition, body=%body
   %begin = (f32[8]{0}, f32[8]{0}) all-reduce-start(%y), channel_id=9, to_apply=%add
   ROOT %end = f32[8]{0} all-reduce-done(%begin)
@@ -65,6 +66,17 @@ def test_what_moves() -> None:
         Collective("reduce-scatter", "f32", 2048, 3, False),
         Collective("reduce-scatter", "f32", 1024, 3, False),
     ]
+
+
+def test_what_starts_a_gather_gives_back_its_operand_too() -> None:
+    hlo = """\
+ENTRY %main (x: bf16[16,8]) -> bf16[64,8] {
+  %x = bf16[16,8]{1,0} parameter(0)
+  %begin = (bf16[16,8]{1,0}, bf16[64,8]{1,0}) all-gather-start(%x), channel_id=1, dimensions={0}
+  ROOT %end = bf16[64,8]{1,0} all-gather-done(%begin)
+}
+"""
+    assert collectives(hlo) == [Collective("all-gather", "bf16", 1024, 1, True)]
 
 
 def test_the_sums_by_kind() -> None:
