@@ -4,11 +4,16 @@
     DIR/checkpoints/STEP/model           parameters
     DIR/checkpoints/STEP/optimizer       moments and counters (training runs only)
     DIR/checkpoints/STEP/meta            architecture, template hash, resolved config, versions (JSON)
+    DIR/checkpoints/STEP/CHECKSUMS       the seal, written last: see `seal`
 
-Arrays are always restored into our own abstract tree, so any mesh may read what any other wrote.
+DIR is a local folder, one that all processes share, or gs://bucket/folder. Arrays are always restored into our own
+abstract tree, so any mesh may read what any other wrote.
 """
 
+import atexit
+import json
 import shutil
+import tempfile
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -17,12 +22,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
+from etils import epath
 from jax.sharding import Mesh
 
+from skyrm_jax import distributed
 from skyrm_jax.errors import UserError
 from skyrm_jax.mesh import make_mesh
 from skyrm_jax.models.architecture import Architecture
 from skyrm_jax.models.parameters import Params, abstract, map_table, nested
+from skyrm_jax.seal import damage, is_sealed
 
 FORMAT = 1
 POOLING = "right-most token whose id is not pad_token_id"
@@ -55,12 +63,34 @@ def metadata(architecture: Architecture, dtypes: dict[str, str], provenance: dic
     }
 
 
-def manager(directory: Path, keep: int | None = None) -> ocp.CheckpointManager:
-    """Orbax's manager of the checkpoints of `directory`; saving is asynchronous, finishing atomic."""
-    options = ocp.CheckpointManagerOptions(max_to_keep=keep, enable_async_checkpointing=True)
-    return ocp.CheckpointManager(
-        (directory / "checkpoints").absolute(), options=options, item_names=("model", "optimizer", "meta")
+def folder_of(directory: Path | str, step: int | None = None) -> epath.Path:
+    """Where the checkpoints of `directory` are, or the one of a step."""
+    folder = epath.Path(directory) / "checkpoints"
+    folder = folder if "://" in str(folder) else folder.absolute()  # as Orbax wants it
+    return folder if step is None else folder / str(step)
+
+
+def finished_steps(directory: Path | str) -> list[int]:
+    """Steps of the finished checkpoints, ascending."""
+    folder = folder_of(directory)
+    found = folder.iterdir() if folder.is_dir() else ()
+    return sorted(int(path.name) for path in found if path.name.isdigit() and is_sealed(path))
+
+
+def items(architecture: Architecture, params: Params, meta: dict[str, Any], **more: Any) -> ocp.args.Composite:
+    """What a checkpoint holds, for Orbax to save; `more` are trees of arrays."""
+    return ocp.args.Composite(
+        model=ocp.args.StandardSave(params, save_args(architecture)),
+        meta=ocp.args.JsonSave(meta),
+        **{name: ocp.args.StandardSave(tree) for name, tree in more.items()},
     )
+
+
+def restore(folder: epath.Path, **targets: Any) -> dict[str, Any]:
+    """Trees of arrays of a checkpoint, in the shapes, dtypes and shardings of `targets`."""
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as reader:
+        wanted = {name: ocp.args.StandardRestore(target) for name, target in targets.items()}
+        return dict(reader.restore(folder, args=ocp.args.Composite(**wanted)).items())
 
 
 def save_args(architecture: Architecture) -> Params:
@@ -73,12 +103,16 @@ def save_args(architecture: Architecture) -> Params:
     )
 
 
-def copy_tokenizer(source: Path, directory: Path) -> None:
+def copy_tokenizer(source: Path, directory: Path | str) -> None:
     """Copies the tokenizer's files beside the checkpoints, unless they are there."""
-    target = directory / "tokenizer"
-    if target.exists() or not source.is_dir():
+    target = epath.Path(directory) / "tokenizer"
+    if not source.is_dir() or ("://" not in str(target) and target.exists()):
         return
-    partial = directory / "tokenizer.partial"
+    if "://" in str(target):
+        for file in tokenizer_files(source):
+            (target / str(file.relative_to(source))).write_bytes(file.read_bytes())
+        return
+    partial = Path(directory) / "tokenizer.partial"
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     copy_tokenizer_files(source, partial)
@@ -112,11 +146,25 @@ def tokenizer_files(folder: Path) -> list[Path]:
 
 @dataclass(frozen=True)
 class Located:
-    """A checkpoint of ours on disk."""
+    """A finished checkpoint of ours."""
 
-    directory: Path
+    directory: Path | str
     step: int
     meta: dict[str, Any]
+
+    @classmethod
+    def read(cls, directory: Path | str, step: int) -> "Located":
+        """Reads the record beside the arrays. Raises UserError if it is of another format."""
+        meta = json.loads((folder_of(directory, step) / "meta" / "metadata").read_text())
+        if meta.get("format") != FORMAT:
+            raise UserError(
+                f"{directory} step {step} has checkpoint format {meta.get('format')}; this version reads {FORMAT}"
+            )
+        return cls(directory, step, meta)
+
+    @property
+    def folder(self) -> epath.Path:
+        return folder_of(self.directory, self.step)
 
     @property
     def architecture(self) -> Architecture:
@@ -125,43 +173,39 @@ class Located:
             return Architecture.from_dict(self.meta["architecture"])
         except (UserError, KeyError, TypeError, ValueError) as error:
             raise UserError(
-                f"{self.directory / 'checkpoints' / str(self.step)}: the architecture in its meta cannot be read "
+                f"{self.directory}/checkpoints/{self.step}: the architecture in its meta cannot be read "
                 f"({error}); fetch or write the checkpoint again, or give another one"
             ) from error
 
     @property
     def tokenizer(self) -> Path:
-        return self.directory / "tokenizer"
+        """The tokenizer's folder; a remote one is copied to this machine."""
+        return local_folder(epath.Path(self.directory) / "tokenizer")
 
 
-def locate(path: Path | str, unfinished_ok: bool = False) -> Located | None:
+def locate(path: Path | str) -> Located | None:
     """The checkpoint at `path` (DIR: its newest; DIR/checkpoints/STEP: that one), or None if it is not one of ours.
 
-    With `unfinished_ok` also None where a run was stopped before its first checkpoint was finished.
-
     Raises:
-        UserError: the folder is ours but holds no finished checkpoint, or one of another format.
+        UserError: the folder is ours but holds no finished checkpoint, or one that is damaged or of another format.
     """
-    path = Path(path)
-    step: int | None = None
-    if path.parent.name == "checkpoints" and path.name.isdigit():
-        path, step = path.parent.parent, int(path.name)
-    if not (path / "checkpoints").is_dir():
+    directory, step = str(path).rstrip("/"), None
+    given = directory.split("/")
+    if len(given) > 1 and given[-2] == "checkpoints" and given[-1].isdigit():
+        directory, step = "/".join(given[:-2]) or ".", int(given[-1])
+    if not folder_of(directory).is_dir():
         return None
-    with manager(path) as reader:
-        found = reader.all_steps()
-        if not found and unfinished_ok:
-            return None
-        if not found or (step is not None and step not in found):
-            raise UserError(
-                f"{path}/checkpoints holds no finished checkpoint{'' if step is None else f' {step}'}; "
-                f"finished: {sorted(found) or 'none'}"
-            )
-        step = max(found) if step is None else step
-        meta = reader.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]
-    if meta.get("format") != FORMAT:
-        raise UserError(f"{path} step {step} has checkpoint format {meta.get('format')}; this version reads {FORMAT}")
-    return Located(path, step, meta)
+    finished = finished_steps(directory)
+    if not finished or (step is not None and step not in finished):
+        raise UserError(
+            f"{directory}/checkpoints holds no finished checkpoint{'' if step is None else f' {step}'}; "
+            f"finished: {finished or 'none'}"
+        )
+    step = finished[-1] if step is None else step
+    if distributed.is_writer() and (fault := damage(folder_of(directory, step), ("model", "meta"))):
+        others = [f"{directory}/checkpoints/{other}" for other in finished if other != step]
+        raise UserError(f"{fault}; fetch this checkpoint again, or use another: {', '.join(others) or 'there is none'}")
+    return Located.read(directory, step)
 
 
 def restore_params(found: Located, mesh: Mesh | None = None, dtype: Any = None) -> Params:
@@ -174,8 +218,18 @@ def restore_params(found: Located, mesh: Mesh | None = None, dtype: Any = None) 
         abstract(found.architecture, mesh),
         stored,
     )
-    with manager(found.directory) as reader:
-        return reader.restore(found.step, args=ocp.args.Composite(model=ocp.args.StandardRestore(target)))["model"]
+    return restore(found.folder, model=target)["model"]
+
+
+def local_folder(folder: epath.Path) -> Path:
+    """A folder of a few small files as a local one, for programs that read nothing else."""
+    if "://" not in str(folder):
+        return Path(folder)
+    copy = Path(tempfile.mkdtemp(prefix="skyrm-"))
+    atexit.register(shutil.rmtree, copy, ignore_errors=True)
+    for file in folder.iterdir():
+        file.copy(copy / file.name)
+    return copy
 
 
 @dataclass(frozen=True)

@@ -141,7 +141,7 @@ class RunConfig:
     """One run.
 
     Args:
-        out: folder of checkpoints, metrics and plots.
+        out: folder of checkpoints, metrics and plots; for several processes one that all share, or gs://bucket/folder.
         epochs: passes over the training comparisons.
         steps: stop after this many steps; 0: when the epochs are done. A finished run goes on if it is raised.
         seed: of the schedule, the held-out split and the fresh parameters.
@@ -149,6 +149,11 @@ class RunConfig:
         evaluate_every: steps between held-out evaluations; 0: only at the end.
         checkpoint_every: steps between checkpoints; 0: only at the end.
         keep: newest checkpoints kept.
+        non_finite: what a batch does whose loss or gradient is not finite, once its comparisons are written down.
+        stuck_seconds: with several processes, end them all when one step, or one held-out micro-batch, takes longer than
+            this, or than ten times this where it compiles. 0: never.
+        profile: first and last step of a `jax.profiler` trace, such as [10, 12].
+        wandb: Weights & Biases project that the metrics go to as well; needs the extra `wandb`.
     """
 
     out: str = "runs/default"
@@ -159,6 +164,10 @@ class RunConfig:
     evaluate_every: int = 0
     checkpoint_every: int = 0
     keep: int = 2
+    non_finite: Literal["stop", "skip"] = "stop"
+    stuck_seconds: float = 1800
+    profile: list[int] | None = None
+    wandb: str | None = None
 
 
 @dataclass(frozen=True)
@@ -208,6 +217,10 @@ class TrainConfig:
             ("run.evaluate_every", r.evaluate_every < 0, "must not be negative"),
             ("run.checkpoint_every", r.checkpoint_every < 0, "must not be negative"),
             ("run.keep", r.keep < 1, "must be at least 1"),
+            ("run.out", "://" in r.out and not r.out.startswith("gs://"), "must be a folder or gs://bucket/folder"),
+            ("data.store", "://" in r.out and d.store is None, "must be given where run.out is remote"),
+            ("run.stuck_seconds", not 0 <= r.stuck_seconds < inf, "must not be negative; 0 waits forever"),
+            ("run.profile", not is_range(r.profile), "must be the first and the last step, such as [10, 12]"),
         ]:
             if bad:
                 raise UserError(f"{name} {rule}")
@@ -229,6 +242,11 @@ class TrainConfig:
 def is_part(value: float) -> bool:
     """Whether this is a share below 1, or a whole number."""
     return 0 <= value < 1 or (value >= 1 and value % 1 == 0)
+
+
+def is_range(steps: list[int] | None) -> bool:
+    """Whether these are a first and a last step, counted from 1, or nothing."""
+    return steps is None or (len(steps) == 2 and 1 <= steps[0] <= steps[1])
 
 
 class _Parser(ArgumentParser):

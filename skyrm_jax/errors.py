@@ -4,9 +4,16 @@ import os
 import sys
 from collections.abc import Callable
 
+RESTART = 75
+"""Exit code of a run that is to be started again with the same command (EX_TEMPFAIL of sysexits.h)."""
+
 
 class UserError(Exception):
     """Something the user can mend; `str()` is one clear message: what, where, remedy."""
+
+
+class Interrupted(Exception):
+    """A run was told to stop, and has saved; `str()` says so. The command ends with RESTART."""
 
 
 class RecordError(UserError):
@@ -28,18 +35,24 @@ def run_command(main: Callable[[list[str] | None], None]) -> int:
     """Runs a command on `sys.argv`; the exit code.
 
     A UserError, or an OSError about a file, becomes one line on stderr and exit code 2, with a traceback only if
-    SKYRM_TRACEBACK=1 is set.
+    SKYRM_TRACEBACK=1 is set. An Interrupted becomes a line and RESTART.
     """
     try:
         main(None)
+    except Interrupted as interrupted:
+        print(interrupted, file=sys.stderr)
+        return RESTART
     except (UserError, OSError) as error:
-        message = str(error)
-        if isinstance(error, OSError):
-            if error.filename is None or error.strerror is None:
-                raise
-            message = f"{os.fsdecode(error.filename)}: {error.strerror}; check the path and the rights to it"
-        if os.environ.get("SKYRM_TRACEBACK") == "1":
+        message = user_message(error)
+        if message is None or os.environ.get("SKYRM_TRACEBACK") == "1":
             raise
         print(f"error: {message}", file=sys.stderr)
         return 2
     return 0
+
+
+def user_message(error: BaseException) -> str | None:
+    """One line for an error that the user can mend: a UserError, or an OSError about a file; None for others."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror is not None:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}; check the path and the rights to it"
+    return str(error) if isinstance(error, UserError) else None

@@ -1,6 +1,7 @@
 """What all tests share."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from skyrm_jax.chat import TEMPLATES
+
+sys.path.append(str(Path(__file__).parents[1] / "tools"))  # scripts, not a package
 
 # The machines that run the tests are shared and slow at times: no test fails for being late.
 settings.register_profile("skyrm", deadline=None)

@@ -25,9 +25,9 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 
 from dataclasses import replace
 
+from skyrm_jax.chips import GIB
 from skyrm_jax.config import parse_train_config
 from skyrm_jax.packing import RowShape
-from skyrm_jax.plan.chips import GIB
 from skyrm_jax.plan.cli import stated_architecture
 from skyrm_jax.plan.collectives import Collective, collectives
 from skyrm_jax.plan.flops import TreeStatistics

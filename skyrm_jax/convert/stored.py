@@ -23,7 +23,7 @@ class StoredWeights:
     """
 
     def __init__(self, found: Located):
-        self.folder = found.directory / "checkpoints" / str(found.step) / "model"
+        self.folder = found.folder / "model"
         self.architecture: Architecture = found.architecture
         self._arrays: dict[str, Any] = {}
         check_parameters(
@@ -56,10 +56,11 @@ class StoredWeights:
         return self._arrays
 
     def _spec(self, path: str) -> dict[str, Any]:
-        folder = str(self.folder.absolute())
-        kvstore: dict[str, Any] = {"driver": "file", "path": f"{folder}/{path}/"}
+        folder = str(self.folder)
+        folder = folder if "://" in folder else f"file://{folder}"
+        kvstore: str | dict[str, Any] = f"{folder}/{path}/"
         if self._layout.get("use_ocdbt"):
-            kvstore = {"driver": "ocdbt", "base": {"driver": "file", "path": f"{folder}/"}, "path": f"{path}/"}
+            kvstore = {"driver": "ocdbt", "base": f"{folder}/", "path": f"{path}/"}
         driver = "zarr3" if self._layout.get("use_zarr3") else "zarr"
         # Without this, a chunk that was lost is read as zeros.
         return {"driver": driver, "kvstore": kvstore, "fill_missing_data_reads": False}

@@ -18,11 +18,12 @@ import numpy as np
 import orbax.checkpoint as ocp
 import tensorstore as ts
 
-from skyrm_jax.checkpoint import copy_tokenizer, metadata
+from skyrm_jax.checkpoint import copy_tokenizer, folder_of, metadata
 from skyrm_jax.convert.names import HfTensor
 from skyrm_jax.convert.weights import EVERYTHING, Weights, by_path, cast, row_blocks, stored_dtype
 from skyrm_jax.folders import made_whole
 from skyrm_jax.models.parameters import ParameterSpec, Params, flattened, map_table
+from skyrm_jax.seal import seal
 
 Index = tuple[int | slice, ...]
 Piece = tuple[Index, Callable[[], np.ndarray]]
@@ -208,3 +209,4 @@ def _save_quietly(directory: Path, tree: Params, meta: dict[str, Any]) -> None:
     with ocp.CheckpointManager(folder, options=options, item_handlers=handlers) as writer:
         writer.save(0, args=ocp.args.Composite(model=ocp.args.PyTreeSave(tree), meta=ocp.args.JsonSave(meta)))
         writer.wait_until_finished()
+    seal(folder_of(directory, 0))

@@ -28,6 +28,7 @@ class StepBatch:
         divisor: sum of the comparisons' weights.
         tokens: tokens in the rows, pads not counted.
         unshared_tokens: what the same conversations hold without sharing their prompts.
+        visible: (query, key) pairs that the trees' masks leave, see `index.visible_pairs`.
         comparisons: how many there are.
         fill: share of row slots that hold tokens.
     """
@@ -36,6 +37,7 @@ class StepBatch:
     divisor: float
     tokens: int
     unshared_tokens: int
+    visible: int
     comparisons: int
     fill: float
 
@@ -107,6 +109,7 @@ class Packer:
             divisor=float(rows["weight"].sum(dtype=np.float64)) or 1.0,  # where no pair weighs anything
             tokens=tokens,
             unshared_tokens=int(rows["unshared"].sum(dtype=np.int64)),
+            visible=int(visible_pairs(rows).sum()),
             comparisons=len(ids),
             fill=tokens / max(1, sum(plan.shape.slots for plan in plans)),
         )

@@ -1,16 +1,13 @@
-"""Model FLOPs by formula, and the step time that the datasheets leave: the compiler's own counts are of no use here.
-
-It counts the body of a scan once and a Pallas kernel as nothing.
-"""
+"""What a data set's comparisons are like on average, and the step time that the datasheets leave for them."""
 
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from skyrm_jax.chips import Chip
 from skyrm_jax.data.index import Index, visible_pairs
-from skyrm_jax.models.architecture import Architecture
-from skyrm_jax.plan.chips import Chip
+from skyrm_jax.models.flops import Flops
 
 
 @dataclass(frozen=True)
@@ -36,26 +33,6 @@ class TreeStatistics:
         prompt, response = tokens / 2, tokens / 4
         visible = prompt * (prompt + 1) / 2 + 2 * (prompt * response + response * (response + 1) / 2)
         return cls(tokens, visible, 1.0, "assumed; --store or --comparison-tokens says more")
-
-
-@dataclass(frozen=True)
-class Flops:
-    """Of one comparison, forward and backward, without what remat computes again."""
-
-    products: float
-    attention: float
-
-    @property
-    def total(self) -> float:
-        return self.products + self.attention
-
-
-def flops(architecture: Architecture, trees: TreeStatistics) -> Flops:
-    """2 FLOPs per weight and token, 4 head_dim per query head and visible pair (q k and p v); backward twice that."""
-    a = architecture
-    products = 2 * a.layers * a.layer_matrices() * trees.tokens
-    attention = 4 * a.layers * a.heads * a.head_dim * trees.visible
-    return Flops(3 * products, 3 * attention)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """The plan as one page of text."""
 
-from skyrm_jax.plan.chips import GIB
+from skyrm_jax.chips import GIB
 from skyrm_jax.plan.plan import Plan
+from skyrm_jax.plan.programs import DoesNotFit
 
 
 def page(plan: Plan, title: str) -> str:
@@ -28,6 +29,7 @@ def page(plan: Plan, title: str) -> str:
             for name, p in plan.programs.items()
         ]
     lines += [f"  {one.name:<10}does not fit: {one.reason}" for one in plan.refused]
+    lines += ["", f"Scoring: {scoring(plan)}"]
     if plan.moved:
         lines += ["", "Collectives of a micro-batch (whole arrays, per device):"]
         lines += [
@@ -53,6 +55,14 @@ def verdict(plan: Plan) -> str:
         return f"DOES NOT FIT: {', '.join(one.name for one in plan.refused)} exceed the {usable:.2f} GiB of a device"
     says = "FITS" if plan.fits else "DOES NOT FIT"
     return f"{says}: {plan.peak / GIB:.2f} of {usable:.2f} GiB a device"
+
+
+def scoring(plan: Plan) -> str:
+    """What the scorer's program takes, which the run's peak does not hold."""
+    made = plan.scoring
+    if isinstance(made, DoesNotFit):
+        return f"does not fit: {made.reason}"
+    return f"{made.peak / GIB:.2f} GiB a device, a row of {plan.shape.tokens:,} tokens each, compiled in {made.seconds:.0f} s"
 
 
 def duration(seconds: float) -> str:

@@ -9,11 +9,12 @@ from skyrm_jax.config import TrainConfig
 from skyrm_jax.data.pipeline import row_shapes
 from skyrm_jax.mesh import make_mesh, row_shards
 from skyrm_jax.models.architecture import Architecture
+from skyrm_jax.models.flops import Flops, flops
 from skyrm_jax.packing import RowShape
 from skyrm_jax.plan.collectives import Collective, collectives
 from skyrm_jax.plan.fit import largest
-from skyrm_jax.plan.flops import Flops, Roofline, TreeStatistics, flops, roofline
-from skyrm_jax.plan.programs import STEP, DoesNotFit, Held, Program, Programs
+from skyrm_jax.plan.flops import Roofline, TreeStatistics, roofline
+from skyrm_jax.plan.programs import SCORE, STEP, DoesNotFit, Held, Program, Programs
 from skyrm_jax.plan.topology import Topology
 
 
@@ -29,7 +30,11 @@ class Moved:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run of a config on a topology takes; bytes are per device."""
+    """What a run of a config on a topology takes; bytes are per device.
+
+    Args:
+        scoring: the scorer's program on that mesh, a row of the same length a shard; no part of the run.
+    """
 
     topology: Topology
     mesh: dict[str, int]
@@ -42,6 +47,7 @@ class Plan:
     per_comparison: Flops
     step: Roofline
     batch: int
+    scoring: Program | DoesNotFit
     max_rows: int | None = None
     command: str = ""
 
@@ -86,6 +92,7 @@ class Plan:
                 for name, p in self.programs.items()
             },
             "refused": [asdict(one) for one in self.refused],
+            "scoring": _scoring(self.scoring),
             "max_rows_per_device": self.max_rows,
             "collectives": [asdict(one) for one in self.moved],
             "comparison": asdict(self.trees) | {"model_flops": self.per_comparison.total},
@@ -122,7 +129,7 @@ def make_plan(
         found = programs.compile("add", RowShape(rows * shards, shape.tokens, shape.leaves, shape.pairs))
         return found.needs if isinstance(found, Program) else None
 
-    devices, per_comparison = mesh.size, flops(architecture, trees)
+    devices, per_comparison = mesh.size, flops(architecture, trees.tokens, trees.visible)
     return Plan(
         topology,
         dict(mesh.shape),
@@ -135,8 +142,15 @@ def make_plan(
         per_comparison,
         roofline(per_comparison, config.optimizer.batch, devices, topology.chip),
         config.optimizer.batch,
+        programs.compile(SCORE, RowShape(shards, shape.tokens, shape.leaves, pairs=1)),
         largest(needs, topology.chip.usable, shape.rows // shards) if search else None,
     )
+
+
+def _scoring(made: Program | DoesNotFit) -> dict[str, Any]:
+    if isinstance(made, DoesNotFit):
+        return {"refused": made.reason}
+    return {"peak_bytes": made.peak, "compile_seconds": made.seconds}
 
 
 def longest_shape(config: TrainConfig, facts: Mapping[str, Any], shards: int) -> RowShape:

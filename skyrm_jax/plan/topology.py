@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import jax
 from jax.experimental import topologies
 
+from skyrm_jax.chips import Chip, chip
 from skyrm_jax.errors import UserError
-from skyrm_jax.plan.chips import Chip, chip
 
 H100 = """
 platform_name: "CUDA"

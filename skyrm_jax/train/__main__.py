@@ -10,9 +10,12 @@ from skyrm_jax.errors import run_command
 def main(argv: Sequence[str] | None = None) -> None:
     config = parse_train_config(argv)
     # Imported late, so that a mistake in the config is answered at once.
+    from skyrm_jax import distributed
     from skyrm_jax.train import run
 
-    run(config)
+    distributed.start()
+    with distributed.failing_together():
+        run(config)
 
 
 if __name__ == "__main__":

@@ -1,49 +1,34 @@
 """A training run, from config to checkpoint: read it top to bottom."""
 
-import math
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 from jax.sharding import Mesh
 from rich.console import Console
 
-from skyrm_jax import checkpoint
+from skyrm_jax import checkpoint, distributed
 from skyrm_jax.config import TrainConfig
 from skyrm_jax.data.pipeline import Packer, StepBatch, row_shapes, train_batches
-from skyrm_jax.errors import UserError
+from skyrm_jax.errors import Interrupted
 from skyrm_jax.mesh import make_mesh, my_rows, replicated, row_shards, to_device
-from skyrm_jax.models.architecture import Architecture
-from skyrm_jax.models.parameters import abstract, parameter_table
-from skyrm_jax.report.plots import training_plot
+from skyrm_jax.models.parameters import parameter_table
 from skyrm_jax.schedule import Schedule
 from skyrm_jax.train import setup
-from skyrm_jax.train.metrics import METRICS_FILE, MetricsLog, ProgressDisplay
+from skyrm_jax.train.account import Account, utilisation
+from skyrm_jax.train.evaluation import averages, evaluate
+from skyrm_jax.train.logs import Logs
+from skyrm_jax.train.non_finite import keep_evidence, said, stopped
 from skyrm_jax.train.optimizer import learning_rate, make_optimizer
+from skyrm_jax.train.profile import Profile
+from skyrm_jax.train.resume import require_same_run
+from skyrm_jax.train.saving import Saver, newest_whole, remove_leftovers, restore_state
 from skyrm_jax.train.step import Accumulated, StepPrograms, TrainState, moment_shardings, step_programs
-
-# What may differ between a run and its resumption: nothing that decides which comparisons a step holds or what an
-# update does with them.
-FREE_TO_CHANGE = {
-    "data.root",
-    "data.sources",
-    "data.store",
-    "data.rows",
-    "data.row_tokens",
-    "data.prefetch",
-    "data.workers",
-    "model.remat",
-    "model.attention",
-    "run.out",
-    "run.log_every",
-    "run.evaluate_every",
-    "run.checkpoint_every",
-    "run.keep",
-}
+from skyrm_jax.train.stopping import StopSignal, Watch
 
 
 @dataclass(frozen=True)
@@ -56,13 +41,15 @@ class Result:
 
 
 def run(config: TrainConfig, console: Console | None = None) -> Result:
-    """Trains as `config` says, resuming from the newest checkpoint in `run.out` if there is one.
+    """Trains as `config` says, resuming from the newest whole checkpoint in `run.out` if there is one.
 
     Raises:
-        UserError: the config, the data or the base checkpoint cannot be used, or the folder holds another run.
+        UserError: the config, the data or the base checkpoint cannot be used, the folder holds another run, a loss or
+            gradient is not finite, or the last checkpoint cannot be written.
+        Interrupted: the run was told to stop (SIGTERM) and has saved; the same call resumes it.
     """
-    console = console or Console(stderr=True)
-    out = Path(config.run.out)
+    console = distributed.console(console)
+    out = config.run.out
     mesh = make_mesh(config.mesh.data, config.mesh.fsdp, config.mesh.model)
     shards = row_shards(mesh)
 
@@ -76,12 +63,15 @@ def run(config: TrainConfig, console: Console | None = None) -> Result:
         "template_hash": begin.chat.template_hash,
         "tokenizer_hash": begin.chat.tokenizer_hash,
     }
-    resumed = checkpoint.locate(out, unfinished_ok=True)
-    if resumed is None:
-        setup.keep_tokenizer(begin, config.data.template, out)
+    start, account = 0, Account()
+    newest = find_checkpoint(out)
+    if newest is None:
+        if distributed.is_writer():
+            setup.keep_tokenizer(begin, config.data.template, out)
     else:
-        require_same_run(resumed.meta, facts, out, resumed.step)
-    start = 0 if resumed is None else resumed.step
+        found = checkpoint.Located.read(out, newest)
+        require_same_run(found.meta, facts, out, newest)
+        start, account = newest, Account(**found.meta["account"])
 
     with jax.set_mesh(mesh):
         index = store.index
@@ -99,45 +89,88 @@ def run(config: TrainConfig, console: Console | None = None) -> Result:
         rate = learning_rate(config.optimizer, steps)
         dtypes = dict.fromkeys(parameter_table(architecture), "float32")
 
-        with checkpoint.manager(out, config.run.keep) as saver:
-            if resumed is None:
-                params = setup.starting_params(config, begin, mesh)
-                moments = jax.jit(optimizer.init, out_shardings=moment_shardings(optimizer, architecture, mesh))(params)
-                state = TrainState(params, moments)
-            else:
-                state = restore_state(saver, start, architecture, optimizer, mesh)
-                console.print(f"resumed from step {start} of {steps} in {out}", highlight=False)
-            log = MetricsLog(out, start)
-            batches = train_batches(packer, schedule, start, steps, config.data.prefetch, config.data.workers)
-            last: dict[str, float] = {}
-            with ProgressDisplay(steps, start, console) as progress:
-                for step in range(start, steps):
-                    began = time.monotonic()
-                    batch = next(batches)
-                    waited = time.monotonic() - began
-                    state, figures = train_step(programs, state, batch, mesh)
-                    finished = step + 1
-                    record = step_record(figures, batch, float(rate(step)), time.monotonic() - began, waited)
-                    if due(finished, config.run.evaluate_every, steps) and len(held_out):
-                        last = evaluate(programs, state, packer, held_out, mesh)
-                        record |= last
-                    if due(finished, config.run.log_every, steps):
-                        log.write(finished, record)
-                    progress.show(finished, record)
-                    if due(finished, config.run.checkpoint_every, steps):
-                        save(
-                            saver,
-                            finished,
-                            state,
-                            checkpoint.metadata(architecture, dtypes, {"step": finished, **facts}),
-                        )
-            saver.wait_until_finished()
-            log.close()
-        if start == steps and len(held_out):  # the run had ended before
-            last = evaluate(programs, state, packer, held_out, mesh)
-    training_plot(out / METRICS_FILE, out / "training.png")
+        if newest is None:
+            params = setup.starting_params(config, begin, mesh)
+            moments = jax.jit(optimizer.init, out_shardings=moment_shardings(optimizer, architecture, mesh))(params)
+            state = TrainState(params, moments)
+        else:
+            state = restore_state(out, start, architecture, optimizer, mesh)
+            console.print(f"resumed from step {start} of {steps} in {out}", highlight=False)
+        batches = train_batches(packer, schedule, start, steps, config.data.prefetch, config.data.workers)
+        last: dict[str, float] = {}
+        with (
+            Logs(config, start, steps, console) as logs,
+            Profile(config.run.profile, logs.folder / "profile") as profile,
+            Saver(out, config.run.keep, console.print) as saver,
+            Watch(config.run.stuck_seconds) as watch,
+            StopSignal() as stop,
+        ):
+
+            def save(step: int) -> None:
+                meta = {"step": step, "account": account.as_dict(), **facts}
+                saver.save(step, state, architecture, checkpoint.metadata(architecture, dtypes, meta))
+
+            for step in range(start, steps):
+                began = time.monotonic()
+                watch.at(f"reading the batch of step {step + 1}")
+                batch = next(batches)
+                waited = time.monotonic() - began
+                watch.at(f"computing step {step + 1}, or waiting in it for another process", compiling=step == start)
+                profile.before(step + 1)
+                state, figures = train_step(programs, state, batch, mesh)
+                profile.after(step + 1)
+                finished = step + 1
+                seconds = time.monotonic() - began
+                if figures["finite"]:
+                    account.productive += seconds
+                else:
+                    batch_ids = keep_evidence(logs.folder, finished, figures, store, schedule.ids_of(step))
+                    if config.run.non_finite == "stop":
+                        save(step)
+                        saver.finish(partial(save, step))
+                        raise stopped(finished, figures, batch_ids)
+                    account.skipped += 1
+                    console.print(f"step {finished} is skipped: {said(figures)}; see {batch_ids}", highlight=False)
+                record = step_record(figures, batch, float(rate(step)), seconds, waited)
+                record |= {"mfu": utilisation(architecture, batch.tokens, batch.visible, seconds)}
+                if due(finished, config.run.evaluate_every, steps) and len(held_out):
+                    watching = partial(watch.at, f"evaluating after step {finished}", compiling=not last)
+                    last = evaluate(programs, state, packer, held_out, mesh, watching)
+                    record |= last
+                watch.at(f"saving step {finished}")
+                began = time.monotonic()
+                told = stop.reached(finished)
+                if saved := due(finished, config.run.checkpoint_every, steps) or told or saver.wants_another():
+                    save(finished)
+                if told or finished == steps:
+                    saver.finish(partial(save, finished))
+                record |= {
+                    "checkpoint_seconds": time.monotonic() - began,
+                    "goodput": account.goodput,
+                    "skipped": account.skipped,
+                }
+                logs.write(finished, record, due(finished, config.run.log_every, steps) or told)
+                if saved:
+                    logs.publish(told)
+                if told and finished < steps:
+                    raise Interrupted(
+                        f"told to stop: step {finished} of {steps} is saved in {out}; the same command goes on from there"
+                    )
+            if start == steps and len(held_out):  # the run had ended before
+                last = evaluate(programs, state, packer, held_out, mesh)
+            logs.publish(last=True)
     report(console, out, steps, last)
-    return Result(out, steps, last)
+    return Result(logs.folder, steps, last)
+
+
+def find_checkpoint(out: str) -> int | None:
+    """Step of the newest whole checkpoint, in all processes the same; process 0 looks, and clears what is not whole."""
+    found: int | None = None
+    if distributed.is_writer():
+        found = newest_whole(out, distributed.say)
+        remove_leftovers(out)
+    agreed = distributed.from_writer(-1 if found is None else found)
+    return None if agreed < 0 else agreed
 
 
 def train_step(
@@ -162,21 +195,6 @@ def due(step: int, every: int, steps: int) -> bool:
     return step == steps or (every > 0 and step % every == 0)
 
 
-def averages(sums: dict[str, Any]) -> dict[str, Any]:
-    """Counters as they are, and means over the counted pairs."""
-    pairs = max(1, int(sums["pairs"]))
-    mean = float(sums["reward_sum"]) / pairs
-    return {
-        "pairs": int(sums["pairs"]),
-        "correct": int(sums["correct"]),
-        "ties": int(sums["ties"]),
-        "accuracy": int(sums["correct"]) / pairs,
-        "margin": float(sums["margin_sum"]) / pairs,
-        "reward_mean": mean,
-        "reward_std": max(0.0, float(sums["reward_square_sum"]) / pairs - mean**2) ** 0.5,
-    }
-
-
 def step_record(
     figures: dict[str, Any], batch: StepBatch, rate: float, seconds: float, waited: float
 ) -> dict[str, Any]:
@@ -197,92 +215,9 @@ def step_record(
     }
 
 
-def evaluate(
-    programs: StepPrograms, state: TrainState, packer: Packer, ids: np.ndarray, mesh: Mesh
-) -> dict[str, float]:
-    """Held-out loss and accuracy over the comparisons `ids`."""
-    pieces, plans = packer.plan(ids)
-    loss, sums = (
-        0.0,
-        dict.fromkeys(("pairs", "correct", "ties", "margin_sum", "reward_sum", "reward_square_sum"), 0),
-    )
-    for plan in plans:
-        value, metrics = jax.device_get(
-            programs.evaluate(state.params, to_device(mesh, packer.load(ids, pieces, plan)))
-        )
-        loss += float(value)
-        sums = {name: sums[name] + metrics[name] for name in sums}
-    figures = {"loss": loss / (float(packer.store.index[ids]["weight"].sum(dtype=np.float64)) or 1.0), **averages(sums)}
-    return {f"held_out_{name}": figures[name] for name in ("loss", "accuracy", "margin", "pairs", "correct", "ties")}
-
-
-def save(saver: ocp.CheckpointManager, step: int, state: TrainState, meta: dict[str, Any]) -> None:
-    """Starts an asynchronous checkpoint of the state after `step` steps."""
-    saver.save(
-        step,
-        args=ocp.args.Composite(
-            model=ocp.args.StandardSave(
-                state.params, checkpoint.save_args(Architecture.from_dict(meta["architecture"]))
-            ),
-            optimizer=ocp.args.StandardSave(state.moments),
-            meta=ocp.args.JsonSave(meta),
-        ),
-    )
-
-
-def restore_state(
-    saver: ocp.CheckpointManager, step: int, architecture: Architecture, optimizer: Any, mesh: Mesh
-) -> TrainState:
-    """The state after `step` steps, in this run's shardings, whatever mesh wrote it."""
-    params = abstract(architecture, mesh)
-    moments = jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        jax.eval_shape(optimizer.init, params),
-        moment_shardings(optimizer, architecture, mesh),
-    )
-    restored = saver.restore(
-        step,
-        args=ocp.args.Composite(model=ocp.args.StandardRestore(params), optimizer=ocp.args.StandardRestore(moments)),
-    )
-    return TrainState(restored["model"], restored["optimizer"])
-
-
-def require_same_run(before: dict[str, Any], now: dict[str, Any], out: Path, step: int) -> None:
-    """Refuses to resume a run on other data, or under a config that would have made it another run.
-
-    A run that has reached its `run.steps` may go on to a later step: with the comparisons that follow, at the
-    learning rates that the schedule has from there to the new end.
-    """
-    if before["store"] != now["store"]:
-        raise UserError(
-            f"{out} was trained on another store than the one given; point data.store at the old one, "
-            "or choose another run.out"
-        )
-    for section, values in before["config"].items():
-        for name, value in values.items():
-            key = f"{section}.{name}"
-            if key == "run.steps" and value == step and (now["config"]["run"]["steps"] or math.inf) > step:
-                continue
-            given = now["config"][section].get(name)
-            if section != "mesh" and key not in FREE_TO_CHANGE and given != value:
-                raise UserError(
-                    f"{out} holds a run with {'; '.join(_differences(key, value, given))}; "
-                    f"restore the value to resume, or choose another run.out"
-                )
-
-
-def _differences(key: str, before: Any, now: Any) -> list[str]:
-    """Two values of a key that differ, in words; of mappings only their keys that differ."""
-    if not (isinstance(before, dict) and isinstance(now, dict)):
-        return [f"{key} = {before!r}, now it is {now!r}"]
-    names = [n for n in {**before, **now} if n not in before or n not in now or before[n] != now[n]]
-    old, new = ([repr(given[n]) if n in given else "left out" for n in names] for given in (before, now))
-    return [f"{key}.{n} = {was}, now it is {this}" for n, was, this in zip(names, old, new, strict=True)]
-
-
-def report(console: Console, out: Path, steps: int, held_out: dict[str, float]) -> None:
+def report(console: Console, out: str, steps: int, held_out: dict[str, float]) -> None:
     """The last words of a run."""
-    console.print(f"\nfinished {steps} steps; checkpoint in {out}, plot in {out / 'training.png'}", highlight=False)
+    console.print(f"\nfinished {steps} steps; checkpoint in {out}, plot in {out}/training.png", highlight=False)
     if held_out:
         console.print(
             f"held-out accuracy {held_out['held_out_accuracy']:.4f} "

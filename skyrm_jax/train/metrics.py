@@ -33,11 +33,12 @@ class MetricsLog:
         self._board = SummaryWriter(str(directory / "tensorboard"), purge_step=start + 1)
 
     def write(self, step: int, record: dict[str, Any]) -> None:
-        """One record; `step` counts finished steps."""
+        """One record; `step` counts finished steps, and None is a figure that there is none of."""
         self._file.write(json.dumps({"step": step, **record}) + "\n")
         self._file.flush()
         for name, value in record.items():
-            self._board.add_scalar(name, value, step)
+            if value is not None:
+                self._board.add_scalar(name, value, step)
 
     def close(self) -> None:
         self._file.close()

@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import jax
+from etils import epath
 from jax.sharding import Mesh
 from rich.console import Console
 
-from skyrm_jax import checkpoint
+from skyrm_jax import checkpoint, distributed
 from skyrm_jax.chat import Chat
 from skyrm_jax.config import TrainConfig
 from skyrm_jax.convert.hf import read_architecture, read_json, resolve
@@ -111,8 +112,14 @@ def open_store(config: TrainConfig, begin: Start, console: Console) -> Store:
             conversations, than this run uses; or, where `data.sources` are given, from others or with other options.
     """
     path = config.store
-    if config.data.sources and not remote.is_remote(path) and not Path(path, "store.json").exists():
-        prepare(prepare_options(config, begin), console)
+    if config.data.sources and not remote.is_remote(path):
+        if distributed.is_writer() and not Path(path, "store.json").exists():
+            prepare(prepare_options(config, begin), console)
+        distributed.wait_for_all("the store is prepared")
+        if not Path(path, "store.json").exists():
+            raise UserError(
+                f"{path}: process 0 prepared the store, but it is not seen here; choose a folder that all processes share"
+            )
     store = Store.open(path)
     if config.data.sources:
         require_made_of(store, prepare_options(config, begin))
@@ -194,9 +201,9 @@ def starting_params(config: TrainConfig, begin: Start, mesh: Mesh) -> Params:
     return make(jax.random.key(config.run.seed))
 
 
-def keep_tokenizer(begin: Start, template: str | None, out: Path) -> None:
+def keep_tokenizer(begin: Start, template: str | None, out: str) -> None:
     """Puts the tokenizer beside the checkpoints; a template given by the user goes with it, as it decides rewards."""
     folder = Path(begin.tokenizer)
     checkpoint.copy_tokenizer(folder if folder.is_dir() else resolve(begin.tokenizer), out)
     if template is not None:
-        (out / "tokenizer" / "chat_template.jinja").write_text(begin.chat.template)
+        (epath.Path(out) / "tokenizer" / "chat_template.jinja").write_text(begin.chat.template)

@@ -95,8 +95,12 @@ def step_programs(
 
     def update(state: TrainState, sums: Accumulated) -> tuple[TrainState, Metrics]:
         updates, moments = optimizer.update(sums.gradients, state.moments, state.params)
-        metrics = {**sums.metrics, "loss": sums.loss, "gradient_norm": optax.tree.norm(sums.gradients)}
-        return TrainState(optax.apply_updates(state.params, updates), moments), metrics
+        norm = optax.tree.norm(sums.gradients)
+        finite = jnp.isfinite(sums.loss) & jnp.isfinite(norm)
+        new = TrainState(optax.apply_updates(state.params, updates), moments)
+        # What is not finite changes nothing: neither parameters nor moments nor the optimiser's count of steps.
+        kept = jax.tree.map(partial(jnp.where, finite), new, state)
+        return kept, {**sums.metrics, "loss": sums.loss, "gradient_norm": norm, "finite": finite}
 
     def evaluate(params: Params, batch: dict[str, Array]) -> tuple[Array, Metrics]:
         return loss(*parts(params, batch), batch, 1.0)

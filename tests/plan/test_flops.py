@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from skyrm_jax.chips import chip
 from skyrm_jax.models.architecture import Architecture, Rope
+from skyrm_jax.models.flops import flops
 from skyrm_jax.models.parameters import initialise
 from skyrm_jax.models.reward import RewardModel
-from skyrm_jax.plan.chips import chip
-from skyrm_jax.plan.flops import TreeStatistics, flops, roofline
+from skyrm_jax.plan.flops import TreeStatistics, roofline
 
 MODEL = Architecture("qwen3", 100, 32, 48, 1, 4, 2, 16, True, 1e-6, Rope("default", 1e4), 512, 0)
 
@@ -38,7 +39,7 @@ def test_the_formula_counts_every_product() -> None:
         jax.make_jaxpr(lambda p: RewardModel(MODEL, p, "float32", attention="reference")(*batch))(params)
     )
     # The oracle computes every pair of tokens, masked or not; and the head's product, which the formula leaves out.
-    mine = flops(MODEL, TreeStatistics(tokens, tokens * tokens, 1, "")).total / 3
+    mine = flops(MODEL, tokens, tokens * tokens).total / 3
     assert counted == pytest.approx(mine + 2 * MODEL.hidden, rel=0.02)
 
 
@@ -49,7 +50,8 @@ def test_an_assumed_pair_sees_what_its_tree_sees() -> None:
 
 
 def test_the_roofline_divides_by_all_chips() -> None:
-    each = flops(MODEL, TreeStatistics.assumed())
+    trees = TreeStatistics.assumed()
+    each = flops(MODEL, trees.tokens, trees.visible)
     step = roofline(each, 100, 4, chip("v5e"))
     assert step.at_peak == pytest.approx(each.total * 100 / (4 * 197e12))
     assert step.at_half == 2 * step.at_peak

@@ -9,7 +9,6 @@ from types import ModuleType
 import pytest
 
 TOOLS = Path(__file__).parents[2] / "tools"
-sys.path.append(str(TOOLS))  # a tool may be in two files
 
 
 @pytest.fixture(scope="session")

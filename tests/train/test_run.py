@@ -22,8 +22,9 @@ from skyrm_jax.errors import UserError
 from skyrm_jax.models.parameters import flattened
 from skyrm_jax.schedule import Schedule
 from skyrm_jax.scorer import Scorer
+from skyrm_jax.seal import SEAL
 from skyrm_jax.train import run, setup
-from skyrm_jax.train.loop import require_same_run
+from skyrm_jax.train.resume import require_same_run
 
 
 def metrics(out: str | Path) -> list[dict]:
@@ -124,19 +125,18 @@ def test_killed_at_any_step_it_resumes_bit_identically(config: TrainConfig, tmp_
     file.write_text(yaml.safe_dump(config.as_dict()))
     # Before the first checkpoint, between two of them, and while one is being written.
     for at, every, awaited, kept in [
-        (2, 3, out, [None]),
-        (5, 3, out / "checkpoints" / "3", [3]),
-        (8, 1, out, [6, 7]),
+        (2, 3, out, [[]]),
+        (5, 3, out / "checkpoints" / "3" / SEAL, [[3]]),
+        (8, 1, out, [[6, 7], [7], [7, 8], [6, 7, 8]]),
     ]:
         command = [sys.executable, "-c", KILLED, str(at), str(awaited)]
         options = ["--config", str(file), "--run.checkpoint_every", str(every)]
         killed = subprocess.run([*command, *options], capture_output=True, text=True)
         assert killed.returncode == -signal.SIGKILL, killed.stderr
-        found = checkpoint.locate(out, unfinished_ok=True)
-        assert (found.step if found else None) in kept and len(metrics(out)) == at
+        assert checkpoint.finished_steps(out) in kept and len(metrics(out)) == at
     told = io.StringIO()
     run(config, Console(file=told))
-    assert re.search("resumed from step [67] of 10", told.getvalue())
+    assert re.search("resumed from step [78] of 10", told.getvalue())
     ours, theirs = final_params(config.run.out), final_params(undisturbed.run.out)
     for name, value in theirs.items():
         np.testing.assert_array_equal(ours[name], value, err_msg=name)

@@ -1,0 +1,105 @@
+"""What a run shows and writes of itself: metrics, plots, the run's page. Process 0 alone does."""
+
+import math
+import os
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from etils import epath
+from rich.console import Console
+
+from skyrm_jax import distributed
+from skyrm_jax.config import TrainConfig
+from skyrm_jax.report.plots import training_plot
+from skyrm_jax.report.run_page import PAGE, run_page
+from skyrm_jax.train.metrics import METRICS_FILE, MetricsLog, ProgressDisplay
+from skyrm_jax.train.tracker import Tracker
+
+PLOT = "training.png"
+INTERVAL = 60.0
+"""Seconds between two drawings of the plots."""
+
+
+class Logs:
+    """Takes a record after every step; use it in a `with` block.
+
+    Args:
+        config: of the run.
+        start, steps: the steps done already, and those of the whole run.
+        console: for the progress display.
+    """
+
+    def __init__(self, config: TrainConfig, start: int, steps: int, console: Console) -> None:
+        self._config, self._start, self._steps, self._console = config, start, steps, console
+        self._writes = distributed.is_writer()
+        self._stack = ExitStack()
+        self._published = time.monotonic()
+        self.folder = local_folder(config.run.out)
+        """Where the files are written: `run.out`, or a folder of this machine whose files are copied there."""
+
+    def __enter__(self) -> "Logs":
+        if self._writes:
+            self._fetch()
+            self._metrics = MetricsLog(self.folder, self._start)
+            self._stack.callback(self._metrics.close)
+            self._tracker = self._stack.enter_context(Tracker(self._config, self._start))
+            self._progress = self._stack.enter_context(ProgressDisplay(self._steps, self._start, self._console))
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def write(self, step: int, record: dict[str, Any], kept: bool) -> None:
+        """Shows the record of a finished step and, if it is to be `kept`, writes it."""
+        if not self._writes:
+            return
+        clean = {name: value if value is None or math.isfinite(value) else None for name, value in record.items()}
+        if kept:
+            self._metrics.write(step, clean)
+            self._tracker.write(step, clean)
+        self._progress.show(step, record)
+
+    def publish(self, last: bool = False) -> None:
+        """Draws the plot and the page anew and, where `run.out` is remote, copies the files there.
+
+        Once a minute at most, but for the `last` time. A failure is said and no more: the run does not depend on it.
+        """
+        if not self._writes or not (last or time.monotonic() - self._published >= INTERVAL):
+            return
+        try:
+            training_plot(self.folder / METRICS_FILE, self.folder / PLOT)
+            run_page(self.folder, self._config.as_dict())
+            for file in self._files() if self._remote() else ():
+                target = epath.Path(self._config.run.out) / str(file.relative_to(self.folder))
+                target.write_bytes(file.read_bytes())
+        except Exception as error:  # whatever matplotlib, a disk or a store has to say
+            distributed.say(f"the run's plots and logs could not be written ({error}); training goes on")
+        self._published = time.monotonic()
+
+    def _remote(self) -> bool:
+        return "://" in self._config.run.out
+
+    def _files(self) -> list[Path]:
+        flat = [self.folder / name for name in (METRICS_FILE, PLOT, PAGE)]
+        deep = [p for name in ("tensorboard", "non_finite", "profile") for p in (self.folder / name).rglob("*")]
+        return [path for path in [*flat, *deep] if path.is_file()]
+
+    def _fetch(self) -> None:
+        """On a machine that is new to a remote run: the records so far."""
+        there = epath.Path(self._config.run.out) / METRICS_FILE
+        if self._remote() and there.exists():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / METRICS_FILE).write_bytes(there.read_bytes())
+
+
+def local_folder(out: str) -> Path:
+    """`run.out` itself, or, for gs://bucket/run, $SKYRM_CACHE (~/.cache/skyrm_jax)/runs/bucket/run."""
+    if "://" not in out:
+        return Path(out)
+    cache = Path(os.environ.get("SKYRM_CACHE") or Path.home() / ".cache" / "skyrm_jax")
+    return cache / "runs" / out.split("://", 1)[1]
