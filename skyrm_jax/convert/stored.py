@@ -56,11 +56,9 @@ class StoredWeights:
         return self._arrays
 
     def _spec(self, path: str) -> dict[str, Any]:
-        folder = str(self.folder)
-        folder = folder if "://" in folder else f"file://{folder}"
-        kvstore: str | dict[str, Any] = f"{folder}/{path}/"
+        kvstore = _kvstore(f"{self.folder}/{path}/")
         if self._layout.get("use_ocdbt"):
-            kvstore = {"driver": "ocdbt", "base": f"{folder}/", "path": f"{path}/"}
+            kvstore = {"driver": "ocdbt", "base": _kvstore(f"{self.folder}/"), "path": f"{path}/"}
         driver = "zarr3" if self._layout.get("use_zarr3") else "zarr"
         # Without this, a chunk that was lost is read as zeros.
         return {"driver": driver, "kvstore": kvstore, "fill_missing_data_reads": False}
@@ -73,3 +71,11 @@ class StoredWeights:
         except (OSError, ValueError) as error:
             raise UserError(f"{file} cannot be read: {error}; the checkpoint is damaged") from error
         return layout
+
+
+def _kvstore(folder: str) -> dict[str, Any]:
+    """A folder, local or gs://, as TensorStore is told."""
+    if not folder.startswith("gs://"):
+        return {"driver": "file", "path": folder}
+    bucket, _, path = folder.removeprefix("gs://").partition("/")
+    return {"driver": "gcs", "bucket": bucket, "path": path}

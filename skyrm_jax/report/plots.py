@@ -1,6 +1,7 @@
 """The plots of a run: loss and accuracy over training, and the best-of-N curve."""
 
 import json
+from itertools import pairwise
 from math import log
 from pathlib import Path
 
@@ -72,10 +73,12 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
 
 
 def series(records: list[dict[str, float]], key: str) -> Series:
-    """Steps and values of the records that hold `key`, in order of step; a step's last record counts."""
+    """Steps and finite values of the records that hold `key`, in order of step; a step's last record counts."""
     last = {r["step"]: r[key] for r in records if r.get(key) is not None and "step" in r}
-    steps = sorted(last)
-    return np.array(steps, np.int64), np.array([last[s] for s in steps], np.float64)
+    steps = np.array(sorted(last), np.int64)
+    values = np.array([last[s] for s in steps.tolist()], np.float64)
+    finite = np.isfinite(values)
+    return steps[finite], values[finite]
 
 
 def smooth(values: np.ndarray, window: int) -> np.ndarray:
@@ -84,15 +87,36 @@ def smooth(values: np.ndarray, window: int) -> np.ndarray:
     return np.convolve(values, kernel, "same") / np.convolve(np.ones(len(values)), kernel, "same")
 
 
+def window(count: int) -> int:
+    """Over how many of `count` records a plot's bold line is the mean."""
+    return count // 15 | 1
+
+
+def thinned(data: Series, most: int = 600) -> Series:
+    """At most `most` points: the least and the greatest of every stretch, so that no spike is lost."""
+    steps, values = data
+    if len(steps) <= most:
+        return data
+    edges = np.linspace(0, len(steps), most // 2 + 1).astype(np.int64)
+    kept = np.unique([low + pick(values[low:high]) for low, high in pairwise(edges) for pick in (np.argmin, np.argmax)])
+    return steps[kept], values[kept]
+
+
+def trend(axes: Axes, data: Series, color: str, label: str) -> None:
+    """A noisy series: faint as it is and bold its moving mean; only as it is where it is short."""
+    steps, values = data
+    over = window(len(steps))
+    if over == 1:
+        axes.plot(steps, values, color=color, label=label, marker="o" if len(steps) == 1 else None)
+        return
+    axes.plot(*thinned(data), color=color, alpha=0.22, linewidth=1)
+    axes.plot(*thinned((steps, smooth(values, over))), color=color, label=label)
+
+
 def _panel(axes: Axes, train: Series, held_out: Series, title: str) -> None:
-    steps, values = train
-    window = len(steps) // 15 | 1
-    if len(steps):
-        if window > 1:
-            axes.plot(steps, values, color=BLUE, alpha=0.22, linewidth=1)
-            axes.plot(steps, smooth(values, window), color=BLUE, label=f"training, mean of {window} records")
-        else:
-            axes.plot(steps, values, color=BLUE, label="training")
+    over = window(len(train[0]))
+    if len(train[0]):
+        trend(axes, train, BLUE, f"training, mean of {over} records" if over > 1 else "training")
     if len(held_out[0]):
         axes.plot(*held_out, color=ORANGE, marker="o", markersize=4, label="held out")
     axes.set_title(title)

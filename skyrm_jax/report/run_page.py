@@ -16,8 +16,6 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
-from skyrm_jax import checkpoint
-from skyrm_jax.errors import UserError
 from skyrm_jax.report.files import whole
 from skyrm_jax.report.plots import Series, read_metrics, series, smooth, thinned, trend, window
 from skyrm_jax.report.run_page_template import TEMPLATE
@@ -164,8 +162,12 @@ INLINE: Any = {  # on top of the settings of all plots
 }
 
 
-def run_page(folder: Path, config: dict[str, Any]) -> None:
+def run_page(folder: Path, config: dict[str, Any], steps_of_run: int | None = None, began: float | None = None) -> None:
     """Writes `folder`/run.html from the run's metrics.jsonl and its config.
+
+    Args:
+        steps_of_run: how many the run has in all; where that is not known, the config may bound it.
+        began: when the run was first started, in seconds since 1970.
 
     Raises UserError for a metrics.jsonl that is damaged elsewhere than in its last line; without one the page says so.
     """
@@ -178,10 +180,11 @@ def run_page(folder: Path, config: dict[str, Any]) -> None:
     text = TEMPLATE.render(
         title=run.get("out") or str(folder),
         step=int(steps[-1]) if len(steps) else None,
-        most=run.get("steps") or None,
+        most=steps_of_run or run.get("steps") or None,
+        known=steps_of_run is not None,
         epochs=run.get("epochs"),
         count=len(steps),
-        began=said_time(begun(folder)),
+        began=said_time(began),
         updated=said_time(time.time()),
         skipped=int(columns["skipped"][1][-1]) if len(columns["skipped"][1]) else 0,
         recent=min(RECENT, len(steps)),
@@ -320,17 +323,6 @@ def flat(config: dict[str, Any]) -> dict[str, list[tuple[str, str]]]:
         section: [(key, json.dumps(value, indent=1, ensure_ascii=False, default=str)) for key, value in part.items()]
         for section, part in config.items()
     }
-
-
-def begun(folder: Path) -> float | None:
-    """When the run was first started, as its newest checkpoint says, in seconds since 1970; None where there is none.
-
-    Only checkpoints in `folder` are asked: a run with a remote one must not wait for the network here.
-    """
-    try:
-        return float(checkpoint.Located.read(folder, checkpoint.finished_steps(folder)[-1]).meta["account"]["began"])
-    except (IndexError, KeyError, TypeError, OSError, ValueError, UserError):
-        return None
 
 
 def said_time(seconds: float | None) -> str:

@@ -29,11 +29,13 @@ class Logs:
     Args:
         config: of the run.
         start, steps: the steps done already, and those of the whole run.
+        began: when the run was first started, in seconds since 1970.
         console: for the progress display.
     """
 
-    def __init__(self, config: TrainConfig, start: int, steps: int, console: Console) -> None:
-        self._config, self._start, self._steps, self._console = config, start, steps, console
+    def __init__(self, config: TrainConfig, start: int, steps: int, began: float, console: Console) -> None:
+        self._config, self._start, self._steps, self._began = config, start, steps, began
+        self._console = console
         self._writes = distributed.is_writer()
         self._stack = ExitStack()
         self._published = time.monotonic()
@@ -42,17 +44,19 @@ class Logs:
 
     def __enter__(self) -> "Logs":
         if self._writes:
-            self._fetch()
-            self._metrics = MetricsLog(self.folder, self._start)
-            self._stack.callback(self._metrics.close)
-            self._tracker = self._stack.enter_context(Tracker(self._config, self._start))
-            self._progress = self._stack.enter_context(ProgressDisplay(self._steps, self._start, self._console))
+            with ExitStack() as opening:  # of which the second may fail
+                self._fetch()
+                self._metrics = MetricsLog(self.folder, self._start)
+                opening.callback(self._metrics.close)
+                self._tracker = opening.enter_context(Tracker(self._config, self._start))
+                self._progress = opening.enter_context(ProgressDisplay(self._steps, self._start, self._console))
+                self._stack = opening.pop_all()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stack.close()
+        self._stack.__exit__(kind, error, trace)
 
     def write(self, step: int, record: dict[str, Any], kept: bool) -> None:
         """Shows the record of a finished step and, if it is to be `kept`, writes it."""
@@ -71,15 +75,24 @@ class Logs:
         """
         if not self._writes or not (last or time.monotonic() - self._published >= INTERVAL):
             return
-        try:
-            training_plot(self.folder / METRICS_FILE, self.folder / PLOT)
-            run_page(self.folder, self._config.as_dict())
-            for file in self._files() if self._remote() else ():
-                target = epath.Path(self._config.run.out) / str(file.relative_to(self.folder))
-                target.write_bytes(file.read_bytes())
-        except Exception as error:  # whatever matplotlib, a disk or a store has to say
-            distributed.say(f"the run's plots and logs could not be written ({error}); training goes on")
+        for work in (self._draw_page, self._draw_plot, self._copy):
+            try:
+                work()
+            except Exception as error:  # whatever matplotlib, a disk or a store has to say
+                distributed.say(f"the run's plots and logs could not be written ({error}); training goes on")
         self._published = time.monotonic()
+
+    def _draw_page(self) -> None:
+        run_page(self.folder, self._config.as_dict(), self._steps, self._began)
+
+    def _draw_plot(self) -> None:
+        training_plot(self.folder / METRICS_FILE, self.folder / PLOT)
+
+    def _copy(self) -> None:
+        for file in self._files() if self._remote() else ():
+            target = epath.Path(self._config.run.out) / str(file.relative_to(self.folder))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(file.read_bytes())
 
     def _remote(self) -> bool:
         return "://" in self._config.run.out

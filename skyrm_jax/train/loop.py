@@ -99,7 +99,7 @@ def run(config: TrainConfig, console: Console | None = None) -> Result:
         batches = train_batches(packer, schedule, start, steps, config.data.prefetch, config.data.workers)
         last: dict[str, float] = {}
         with (
-            Logs(config, start, steps, console) as logs,
+            Logs(config, start, steps, account.began, console) as logs,
             Profile(config.run.profile, logs.folder / "profile") as profile,
             Saver(out, config.run.keep, console.print) as saver,
             Watch(config.run.stuck_seconds) as watch,

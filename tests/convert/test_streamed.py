@@ -32,6 +32,7 @@ from skyrm_jax.errors import UserError
 from skyrm_jax.folders import made_whole
 from skyrm_jax.models.architecture import Architecture, Rope
 from skyrm_jax.models.parameters import Params, flattened, map_table, parameter_table
+from skyrm_jax.seal import seal
 
 QWEN3 = Architecture("qwen3", 640, 64, 96, 3, 4, 2, 16, True, 1e-6, Rope(), 512, 7)
 LLAMA = Architecture("llama", 640, 64, 96, 3, 4, 2, 16, False, 1e-5, Rope("llama3", 5e5, 8.0), 512, 7)
@@ -168,11 +169,11 @@ def test_what_orbax_saved_itself_is_read_layer_by_layer(tmp_path: Path, tokenize
     import orbax.checkpoint as ocp
 
     params = random_params(QWEN3)
-    with checkpoint.manager(tmp_path) as saver:
-        meta = checkpoint.metadata(QWEN3, {path: "float32" for path in parameter_table(QWEN3)}, {})
-        arrays = jax.tree.map(jnp.asarray, params)
-        model = ocp.args.StandardSave(arrays, checkpoint.save_args(QWEN3))
-        saver.save(3, args=ocp.args.Composite(model=model, meta=ocp.args.JsonSave(meta)))
+    meta = checkpoint.metadata(QWEN3, {path: "float32" for path in parameter_table(QWEN3)}, {})
+    folder = checkpoint.folder_of(tmp_path, 3)
+    with ocp.Checkpointer(ocp.CompositeCheckpointHandler()) as saver:
+        saver.save(folder, args=checkpoint.items(QWEN3, jax.tree.map(jnp.asarray, params), meta))
+    seal(folder)
     found = checkpoint.locate(tmp_path)
     assert found is not None
     assert_same(params, in_memory(StoredWeights(found)))
@@ -271,14 +272,19 @@ def test_a_damaged_checkpoint_of_ours_names_the_parameter(tmp_path: Path, hf: Pa
     folder = tmp_path / "ours" / "checkpoints" / "0" / "model" / "layers.gate"
     chunk = next(file for file in folder.iterdir() if file.name.startswith("2."))
     chunk.write_bytes(chunk.read_bytes()[:-2])
-    with pytest.raises(UserError, match=r"layers\.gate is damaged"):
-        main(["to-hf", str(tmp_path / "ours"), str(tmp_path / "out")])
+
+    def says(sealed: str, read: str) -> None:
+        """Of the command, which reads checksums first, and of what reads the arrays, should they change later."""
+        with pytest.raises(UserError, match=sealed):
+            main(["to-hf", str(tmp_path / "ours"), str(tmp_path / "out")])
+        with pytest.raises(UserError, match=read):
+            in_memory(StoredWeights(checkpoint.Located.read(tmp_path / "ours", 0)))
+
+    says(r"layers\.gate/2\.0.* has \d+ bytes instead of \d+", r"layers\.gate is damaged")
     chunk.unlink()  # as a copy that was broken off leaves it: not zeros
-    with pytest.raises(UserError, match=r"layers\.gate is damaged.*missing"):
-        main(["to-hf", str(tmp_path / "ours"), str(tmp_path / "out")])
+    says(r"layers\.gate/2\.0.* is missing", r"layers\.gate is damaged.*missing")
     (folder / ".zarray").unlink()
-    with pytest.raises(UserError, match=r"layers\.gate cannot be opened"):
-        main(["to-hf", str(tmp_path / "ours"), str(tmp_path / "out")])
+    says(r"layers\.gate/\.zarray is missing", r"layers\.gate cannot be opened")
     assert not (tmp_path / "out").exists() and not list(tmp_path.glob(".*partial"))
 
 
