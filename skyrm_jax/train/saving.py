@@ -105,6 +105,7 @@ class Saver:
         writer.wait_until_finished()
         if distributed.is_writer():
             seal(folder)
+            remove_leftovers(self._out)  # of failed saves, which may have written on for a while
             for old in checkpoint.finished_steps(self._out)[: -self._keep]:
                 if old < step:
                     self._remove(checkpoint.folder_of(self._out, old))
