@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "all-to-all", "collective-permute")
 
+COMPUTING = ("fusion", "custom-call", "dot", "convolution", "while", "call", "conditional")
+
 _BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "f32": 4, "s32": 4, "u32": 4}
 _COMPUTATION = re.compile(r"^(?:(ENTRY) )?%?([\w.\-]+) \(.*\{$")
 _INSTRUCTION = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\((.*)$")
@@ -63,7 +65,7 @@ def collectives(hlo: str) -> list[Collective]:
             # What starts one may give back its operands beside its results.
             size = max(_size(i.type) - (operands if i.operation != kind else 0), operands)
             dtype = (_SHAPE.search(i.type) or [None, "?"])[1]
-            asynchronous = fused_async or i.operation != kind
+            asynchronous = fused_async or (i.operation != kind and _covered(body, i))
             made = Collective("reduce-scatter" if scattered else kind, str(dtype), size, times[name], asynchronous)
             key: object = (name, i.name) if name in sequenced else (kind, channel and channel[1])
             found[key] = max(found.get(key, made), made, key=lambda c: c.asynchronous)
@@ -92,12 +94,20 @@ def _times(computations: dict[str, list[_Instruction]], entry: str) -> dict[str,
             inner = count
             if i.operation == "while":
                 condition = re.search(r"condition=%?([\w.\-]+)", i.rest)
-                inner = count * _trips(computations[condition[1]] if condition else [])
+                known = re.search(r"known_trip_count[^\d}]*(\d+)", i.rest)
+                inner = count * (int(known[1]) if known else _trips(computations[condition[1]] if condition else []))
             for called in _CALLED.findall(i.rest):
                 visit(called, inner)
 
     visit(entry, 1)
     return times
+
+
+def _covered(body: list[_Instruction], start: _Instruction) -> bool:
+    """Whether the schedule has something to compute between this start and its end."""
+    after = body[body.index(start) + 1 :]
+    done = next((n for n, i in enumerate(after) if f"%{start.name})" in i.rest and "-done" in i.operation), 0)
+    return any(i.operation in COMPUTING for i in after[:done])
 
 
 def _trips(condition: list[_Instruction]) -> int:

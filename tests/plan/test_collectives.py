@@ -53,6 +53,7 @@ ENTRY %main (x: bf16[16,8]) -> f32[8] {
   %y = f32[8]{0} constant({...})
   %loop = (s32[], bf16[16,8]{1,0}) while(%init), condition=%condition, body=%body
   %begin = (f32[8]{0}, f32[8]{0}) all-reduce-start(%y), channel_id=9, to_apply=%add
+  %work = f32[8]{0} fusion(%y), kind=kLoop, calls=%add
   ROOT %end = f32[8]{0} all-reduce-done(%begin)
 }
 """
@@ -68,7 +69,7 @@ def test_what_moves() -> None:
     ]
 
 
-def test_what_starts_a_gather_gives_back_its_operand_too() -> None:
+def test_a_start_with_nothing_to_compute_before_its_end_waits_and_gives_back_its_operand_too() -> None:
     hlo = """\
 ENTRY %main (x: bf16[16,8]) -> bf16[64,8] {
   %x = bf16[16,8]{1,0} parameter(0)
@@ -76,7 +77,14 @@ ENTRY %main (x: bf16[16,8]) -> bf16[64,8] {
   ROOT %end = bf16[64,8]{1,0} all-gather-done(%begin)
 }
 """
-    assert collectives(hlo) == [Collective("all-gather", "bf16", 1024, 1, True)]
+    assert collectives(hlo) == [Collective("all-gather", "bf16", 1024, 1, False)]
+
+
+def test_what_the_compiler_knows_of_a_loop_counts() -> None:
+    """GPUs' loops end by other constants too; their compiler writes the count down."""
+    known = 'body=%body, backend_config={"known_trip_count":{"n":"5"}}'
+    gather = next(c for c in collectives(HLO.replace("body=%body", known)) if c.kind == "all-gather")
+    assert gather.times == 5
 
 
 def test_the_sums_by_kind() -> None:
