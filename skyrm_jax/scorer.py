@@ -66,12 +66,7 @@ class Scorer:
             raise UserError(f"row_tokens ({self.row_tokens}) must be at least max_tokens ({max_tokens})")
         self._lengths: set[int] = set()
         self.counts = {"comparisons": 0, "responses": 0, "truncated": 0, "tokens": 0, "unshared_tokens": 0}
-
-        def forward(params: Any, batch: dict[str, jax.Array]) -> jax.Array:
-            model = RewardModel(loaded.architecture, params, dtype, "none", attention)
-            return model(batch["tokens"], batch["positions"], batch["end"], batch["reward_index"])
-
-        self._forward = jax.jit(forward, out_shardings=replicated(mesh))
+        self._forward = forward_program(loaded.architecture, mesh, dtype, attention)
 
     @classmethod
     def load(
@@ -238,13 +233,30 @@ class Scorer:
             yield waiting
 
 
+def forward_program(
+    architecture: Architecture, mesh: Mesh, dtype: Literal["bfloat16", "float32"] = "bfloat16", attention: str = "auto"
+) -> Callable[[Params, dict[str, jax.Array]], jax.Array]:
+    """The jitted function of parameters and `MicroBatch.arrays` that scores: rewards [B, S], whole on every device."""
+
+    def forward(params: Params, batch: dict[str, jax.Array]) -> jax.Array:
+        model = RewardModel(architecture, params, dtype, "none", attention)
+        return model(batch["tokens"], batch["positions"], batch["end"], batch["reward_index"])
+
+    return jax.jit(forward, out_shardings=replicated(mesh))
+
+
+def is_operand(path: str, spec: ParameterSpec) -> bool:
+    """Whether a scorer holds this parameter in the dtype in which it is multiplied; norm weights and head stay in fp32."""
+    return spec.decayed and path != "score"
+
+
 def _for_products(loaded: checkpoint.LoadedModel, dtype: str) -> Params:
     """The parameters with every matrix in the dtype in which it will be multiplied: half the memory of fp32, to the
     same rewards."""
 
     def leaf(path: str, spec: ParameterSpec) -> jax.Array:
         value = flat[path]
-        if not spec.decayed or path == "score":  # norm weights and the head are used in fp32
+        if not is_operand(path, spec):
             return value
         value = value.astype(dtype)
         return as_bits(value) if path.startswith("layers.") and jax.default_backend() == "cpu" else value

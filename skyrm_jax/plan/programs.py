@@ -13,15 +13,19 @@ from jax.sharding import Mesh, NamedSharding
 from skyrm_jax.config import ModelConfig, OptimizerConfig
 from skyrm_jax.mesh import replicated
 from skyrm_jax.models.architecture import Architecture
-from skyrm_jax.models.parameters import abstract
+from skyrm_jax.models.parameters import ParameterSpec, Params, abstract, flattened, map_table
 from skyrm_jax.models.sharding import rows as by_row
 from skyrm_jax.packing import RowShape
 from skyrm_jax.rows import blank
+from skyrm_jax.scorer import forward_program, is_operand
 from skyrm_jax.train.optimizer import make_optimizer
 from skyrm_jax.train.step import Accumulated, TrainState, moment_shardings, step_programs
 
 STEP = ("first", "add", "update", "evaluate")
 """The programs of `StepPrograms`; `first` and `update` are a step of one micro-batch, `add` is each further one."""
+
+SCORE = "score"
+"""The scorer's program: not of a step, but of whoever scores with the model on that mesh."""
 
 
 @dataclass(frozen=True)
@@ -77,11 +81,12 @@ class Programs:
         )
         with jax.set_mesh(mesh):
             self._programs = step_programs(architecture, model, transform, mesh)
+            self._score = forward_program(architecture, mesh, model.compute_dtype, model.attention)
         self.held = Held(shard_bytes(self._params), shard_bytes(self._moments))
 
     def compile(self, name: str, shape: RowShape) -> Program | DoesNotFit:
-        """`name` of STEP with micro-batches of this shape, whose rows are those of all devices."""
-        program: Callable[..., Any] = getattr(self._programs, name)
+        """`name` of STEP, or SCORE, with micro-batches of this shape, whose rows are those of all devices."""
+        program: Callable[..., Any] = self._score if name == SCORE else getattr(self._programs, name)
         with jax.set_mesh(self.mesh):
             lowered = program.lower(*self._arguments(name, shape))  # type: ignore[attr-defined]
             began = time.monotonic()
@@ -93,7 +98,7 @@ class Programs:
                 return DoesNotFit(name, _first_line(str(error)))
             seconds = time.monotonic() - began
         memory = compiled.memory_analysis()
-        resident = 0 if name == "update" else self.held.moments
+        resident = 0 if name in ("update", SCORE) else self.held.moments
         return Program(name, memory.peak_memory_in_bytes, resident, seconds, compiled.as_text())
 
     def _arguments(self, name: str, shape: RowShape) -> tuple[Any, ...]:
@@ -104,6 +109,8 @@ class Programs:
             for field, array in blank(shape, 1, 0).arrays().items()
         }
         scalar: Any = jax.ShapeDtypeStruct((), jnp.float32, sharding=replicated(self.mesh))
+        if name == SCORE:
+            return scoring_params(self.architecture, self.model.compute_dtype, self.mesh), batch
         if name == "evaluate":
             return self._params, batch
         if name == "first":
@@ -117,6 +124,16 @@ class Programs:
         if name == "add":
             return sums, self._params, batch, scalar
         return TrainState(self._params, self._moments), sums
+
+
+def scoring_params(architecture: Architecture, dtype: str, mesh: Mesh) -> Params:
+    """The abstract parameters of a scorer that computes in `dtype`."""
+    flat = flattened(abstract(architecture, mesh))
+
+    def leaf(path: str, spec: ParameterSpec) -> jax.ShapeDtypeStruct:
+        return flat[path].update(dtype=jnp.dtype(dtype)) if is_operand(path, spec) else flat[path]
+
+    return map_table(architecture, leaf)
 
 
 def shard_bytes(tree: Any) -> int:

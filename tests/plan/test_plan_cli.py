@@ -87,6 +87,10 @@ def test_two_slices_of_chips_that_are_not_here(config: Path, tmp_path: Path) -> 
     assert table < parameters < 1.02 * table and 1.99 * parameters < moments < 2.01 * parameters
     assert plan["programs"]["add"]["peak_bytes"] > 2 * parameters
     assert plan["programs"]["update"]["resident_bytes"] == 0
+    # Scoring holds half of the parameters' bytes, and neither gradients nor moments; its peak is not the run's.
+    scoring = plan["scoring"]["peak_bytes"]
+    assert parameters / 2 < scoring < plan["programs"]["evaluate"]["peak_bytes"] - parameters / 4
+    assert "score" not in plan["programs"] and f"\nScoring: {scoring / 2**30:.2f} GiB a device" in done.stdout
     moved = {one["kind"]: one for one in plan["collectives"]}
     matrices = 4 * 3 * (2 * 1024 * 128 * 12 + 3 * 1024 * 2048)
     assert moved["reduce-scatter"]["bytes"] >= matrices, "gradients are reduced by scatters"
