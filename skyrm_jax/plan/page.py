@@ -41,7 +41,7 @@ def page(plan: Plan, title: str) -> str:
         "",
         f"A comparison: {t.tokens:,.0f} tokens, {t.visible:,.0f} visible pairs of tokens ({t.source})",
         f"  {plan.per_comparison.total / 1e12:.2f} model TFLOP, of which attention "
-        f"{plan.per_comparison.attention / plan.per_comparison.total:.0%}; remat computes a third more",
+        f"{plan.per_comparison.attention / plan.per_comparison.total:.0%}, without what remat computes again",
         f"A step of {plan.batch:,}: {duration(plan.step.at_peak)} at the datasheet's peak, "
         f"{duration(plan.step.at_half)} at half of it (bounds from datasheets, not measurements)",
     ]
