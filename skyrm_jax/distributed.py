@@ -31,10 +31,10 @@ ROLL_CALL = 5.0
 def start() -> None:
     """Joins the other processes of this run, if there are any. Call it before anything asks jax for a device.
 
-    Where they do not come in time, the process ends with a message.
+    Where they do not come in time, or the coordinator cannot be reached, the process ends with a message and code 1.
 
     Raises:
-        UserError: a setting is missing or wrong, or the coordinator cannot be reached.
+        UserError: a setting is missing or wrong.
     """
     given = _settings()
     if given is None or jax.distributed.is_initialized():
@@ -56,8 +56,11 @@ def start() -> None:
     timer.start()
     try:
         jax.distributed.initialize(**given, initialization_timeout=2 * wait, heartbeat_timeout_seconds=heartbeat)
-    except (RuntimeError, ValueError, OSError) as error:
+    except ValueError as error:
         raise UserError(f"{who} did not meet the others ({first_line(error)}); {advice}") from error
+    except (RuntimeError, OSError) as error:  # may be over at the next start, and so does not end with a UserError's code
+        print(f"error: {who} did not meet the others ({first_line(error)}); {advice}", file=sys.stderr, flush=True)
+        sys.exit(1)
     finally:
         timer.cancel()
 
