@@ -19,7 +19,7 @@ THREADS = 16
 
 def seal(folder: epath.Path) -> None:
     """Writes the seal of a folder in which nothing is going to change."""
-    files = sorted(_files(folder))
+    files = sorted(files_of(folder))
     with ThreadPoolExecutor(THREADS) as pool:
         sums = pool.map(lambda name: _sum(folder / name), files)
         lines = [f"{crc:08x} {size} {name}\n" for name, (crc, size) in zip(files, sums, strict=True)]
@@ -69,10 +69,11 @@ def damage(folder: epath.Path, parts: tuple[str, ...] = ()) -> str | None:
         return next((fault for fault in pool.map(wrong, wanted) if fault), None)
 
 
-def _files(folder: epath.Path, prefix: str = "") -> Iterator[str]:
+def files_of(folder: epath.Path, prefix: str = "") -> Iterator[str]:
+    """Names of the files in a folder and its folders, but for a seal."""
     for path in folder.iterdir():
         if path.is_dir():
-            yield from _files(path, f"{prefix}{path.name}/")
+            yield from files_of(path, f"{prefix}{path.name}/")
         elif not path.name.startswith(SEAL):
             yield prefix + path.name
 

@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from skyrm_jax.chat import TEMPLATES
 
 sys.path.append(str(Path(__file__).parents[1] / "tools"))  # scripts, not a package
+sys.path.append(str(Path(__file__).parent / "data"))  # what stands in for Google Cloud Storage
 
 # The machines that run the tests are shared and slow at times: no test fails for being late.
 settings.register_profile("skyrm", deadline=None)

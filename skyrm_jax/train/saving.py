@@ -20,7 +20,7 @@ from skyrm_jax import checkpoint, distributed
 from skyrm_jax.errors import UserError
 from skyrm_jax.models.architecture import Architecture
 from skyrm_jax.models.parameters import abstract
-from skyrm_jax.seal import SEAL, damage, seal
+from skyrm_jax.seal import SEAL, damage, files_of, seal
 from skyrm_jax.train.step import TrainState, moment_shardings
 
 PATIENCE = 15.0
@@ -177,9 +177,20 @@ def newest_whole(out: str, say: Callable[[str], None]) -> int | None:
         aside = next(
             place for n in range(10**6) if not (place := folder / f"{step}{DAMAGED}{f'-{n}' if n else ''}").exists()
         )
-        (folder / str(step)).rename(aside)
+        move(folder / str(step), aside)
         say(f"WARNING: the checkpoint of step {step} is NOT used: {fault}. It was put aside as {aside}")
     return None
+
+
+def move(folder: epath.Path, to: epath.Path) -> None:
+    """Gives a folder another name; a remote one by copying its files, as there are no folders to rename."""
+    if "://" not in str(folder):
+        folder.rename(to)
+        return
+    for name in files_of(folder):
+        (to / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).copy(to / name, overwrite=True)
+    folder.rmtree()
 
 
 def restore_state(

@@ -1,11 +1,13 @@
-"""A local stand-in for Google Cloud Storage: the folders under `root` are its buckets, for reading alone.
+"""A local stand-in for Google Cloud Storage: the folders under `root` are its buckets.
 
 It answers what array_record, tensorstore and gcsfs ask of the JSON API: an object's metadata, its bytes, a
-range of them, and a listing. No credentials, no versions, no checksums, no TLS. Faults are injected by setting
-the attributes of `FakeGcs`.
+range of them, a listing, uploads, copies and deletions. No credentials, no checksums, no TLS; of versions only that an
+object's generation is its time of writing. Faults are injected by setting the attributes of `FakeGcs`.
 """
 
 import json
+import re
+import shutil
 import threading
 from dataclasses import dataclass
 from http import HTTPStatus
@@ -39,6 +41,7 @@ class FakeGcs:
         self.root = root
         self.fail = self.cut = 0
         self.requests: list[Request] = []
+        self.uploads: dict[str, tuple[str, bytes]] = {}
         self._lock = threading.Lock()
         self._server = _Server(("127.0.0.1", 0), type("Bound", (_Handler,), {"gcs": self}))
 
@@ -108,12 +111,119 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._download(path)
 
+    def do_POST(self) -> None:
+        url = urlsplit(self.path)
+        query = {name: values[0] for name, values in parse_qs(url.query).items()}
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.seen = Request(self.path, "")
+        self.gcs.requests.append(self.seen)
+        _, _, rest = url.path.partition("/storage/v1/b/")
+        if self.gcs.take("fail"):
+            self._answer(HTTPStatus.SERVICE_UNAVAILABLE, b"{}")
+        elif url.path.startswith("/batch/"):
+            self._batch(body)
+        elif copied := re.fullmatch(r"(.*)/o/(.*?)/(rewriteTo/b/(.*)|moveTo)/o/(.*)", rest):
+            bucket, name, how, other, target = copied.groups()
+            self._copy(f"{bucket}/o/{name}", f"{other or bucket}/o/{target}", moves=how == "moveTo")
+        elif query.get("uploadType") == "multipart":
+            # Two parts: what the object is called, and its bytes.
+            boundary = re.search(r'boundary="?([^";]+)', self.headers["Content-Type"])
+            assert boundary is not None
+            _, about, content, _ = body.split(b"--" + boundary[1].encode())
+            name = json.loads(about.split(b"\r\n\r\n" if b"\r\n\r\n" in about else b"\n\n", 1)[1])["name"]
+            blank = b"\r\n\r\n" if b"\r\n\r\n" in content else b"\n\n"
+            self._store(
+                rest.removesuffix("/o"), name, content.split(blank, 1)[1].removesuffix(b"\r\n").removesuffix(b"\n")
+            )
+        elif query.get("uploadType") == "resumable":
+            self._resumable(rest.removesuffix("/o"), body, query.get("upload_id"))
+        else:
+            assert query.get("uploadType") == "media", self.path
+            self._store(rest.removesuffix("/o"), query["name"], body, query.get("ifGenerationMatch"))
+
+    do_PUT = do_POST  # of the pieces of a resumable upload
+
+    def _resumable(self, bucket: str, body: bytes, upload: str | None) -> None:
+        """First the object's name, for which there is an id; then pieces, of which the last says how long it all is."""
+        if upload is None:
+            upload = str(len(self.gcs.uploads))
+            self.gcs.uploads[upload] = json.loads(body)["name"], b""
+            place = f"{self.gcs.endpoint}/upload/storage/v1/b/{bucket}/o?uploadType=resumable&upload_id={upload}"
+            return self._answer(HTTPStatus.OK, b"", {"Location": place})
+        name, before = self.gcs.uploads[upload]
+        self.gcs.uploads[upload] = name, before + body
+        if self.headers.get("Content-Range", "/1").endswith("/*"):
+            return self._answer(HTTPStatus.PERMANENT_REDIRECT, b"", {"Range": f"bytes=0-{len(before + body) - 1}"})
+        self._store(bucket, name, before + body)
+
+    def do_DELETE(self) -> None:
+        self.seen = Request(self.path, "")
+        self.gcs.requests.append(self.seen)
+        if self.gcs.take("fail"):
+            self._answer(HTTPStatus.SERVICE_UNAVAILABLE, b"{}")
+        else:
+            found = self._delete(urlsplit(self.path).path.partition("/storage/v1/b/")[2])
+            self._answer(HTTPStatus.NO_CONTENT if found else HTTPStatus.NOT_FOUND, b"")
+
+    def _path(self, place: str) -> Path:
+        """The file of BUCKET/o/NAME, its name quoted."""
+        bucket, _, name = place.partition("/o/")
+        return self.gcs.root / bucket / unquote(name)
+
+    def _store(self, bucket: str, name: str, body: bytes, generation: str | None = None) -> None:
+        path = self.gcs.root / bucket / name
+        if generation is not None and generation != (_generation(path) if path.is_file() else "0"):
+            return self._answer(HTTPStatus.PRECONDITION_FAILED, b"{}")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f"{path.name}.partial-{threading.get_ident()}")
+        partial.write_bytes(body)
+        partial.replace(path)
+        self._answer_json(self._metadata(bucket, path))
+
+    def _copy(self, source: str, target: str, moves: bool) -> None:
+        if not self._path(source).is_file():
+            return self._answer(HTTPStatus.NOT_FOUND, b"{}")
+        path = self._path(target)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(self._path(source), path)
+        if moves:
+            self._delete(source)
+        about = self._metadata(target.split("/o/")[0], path)
+        self._answer_json(about if moves else {"done": True, "resource": about})
+
+    def _delete(self, place: str) -> bool:
+        path = self._path(place)
+        if not path.is_file():
+            return False
+        path.unlink()
+        for folder in path.parents:  # a bucket has no empty folders
+            if folder.parent == self.gcs.root or any(folder.iterdir()):
+                break
+            folder.rmdir()
+        return True
+
+    def _batch(self, body: bytes) -> None:
+        """Many deletions in one request."""
+        places = [match.decode() for match in re.findall(rb"DELETE \S*?/storage/v1/b/(\S+)", body)]
+        parts = [
+            f"--end\r\nContent-Type: application/http\r\n\r\nHTTP/1.1 {204 if self._delete(place) else 404} .\r\n\r\n\r\n"
+            for place in places
+        ]
+        self._answer(
+            HTTPStatus.OK, f"{''.join(parts)}--end--".encode(), {"Content-Type": "multipart/mixed; boundary=end"}
+        )
+
     def _metadata(self, bucket: str, path: Path) -> dict[str, str]:
         name, size = str(path.relative_to(self.gcs.root / bucket)), path.stat().st_size
-        return {"kind": "storage#object", "bucket": bucket, "name": name, "size": str(size), "generation": "1"}
+        generation = _generation(path)
+        return {"kind": "storage#object", "bucket": bucket, "name": name, "size": str(size), "generation": generation}
 
     def _listing(self, bucket: str, prefix: str = "", delimiter: str = "", **_: str) -> dict[str, Any]:
-        files = [path for path in sorted((self.gcs.root / bucket).rglob("*")) if path.is_file()]
+        files = [
+            path
+            for path in sorted((self.gcs.root / bucket).rglob("*"))
+            if path.is_file() and ".partial-" not in path.name
+        ]
         items = [facts for path in files if (facts := self._metadata(bucket, path))["name"].startswith(prefix)]
         rests = {item["name"]: item["name"][len(prefix) :] for item in items}
         inside = [item for item in items if not delimiter or delimiter not in rests[item["name"]]]
@@ -122,7 +232,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _download(self, path: Path) -> None:
         body = path.read_bytes()
-        size, headers, status = len(body), {"x-goog-generation": "1", "ETag": '"1"'}, HTTPStatus.OK
+        size, headers, status = (
+            len(body),
+            {"x-goog-generation": (generation := _generation(path)), "ETag": f'"{generation}"'},
+            HTTPStatus.OK,
+        )
         if self.seen.range:
             first, last = self.seen.range.removeprefix("bytes=").split("-")
             start = int(first) if first else max(0, size - int(last))
@@ -147,3 +261,8 @@ class _Handler(BaseHTTPRequestHandler):
         for block in (body[start : start + 65536] for start in range(0, len(body), 65536)):
             self.wfile.write(block)
             self.seen.sent += len(block)
+
+
+def _generation(path: Path) -> str:
+    """An object that is written anew has another one."""
+    return str(path.stat().st_mtime_ns)

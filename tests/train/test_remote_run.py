@@ -1,0 +1,138 @@
+"""Runs whose folder is on Google Cloud Storage, as those of a TPU pod are."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from fake_gcs import FakeGcs
+from rich.console import Console
+
+from skyrm_jax import checkpoint
+from skyrm_jax.config import TrainConfig
+from skyrm_jax.models.parameters import flattened
+from skyrm_jax.train import run
+
+OUT = "gs://bucket/some runs/one"
+
+RUN = """
+import json, sys, time
+from pathlib import Path
+from rich.console import Console
+from skyrm_jax.config import parse_train_config
+from skyrm_jax.train import run, saving
+from skyrm_jax.train.logs import Logs
+
+saving.PATIENCE = 0.2
+write, failing, server = Logs.write, [int(s) for s in sys.argv[1].split(",") if s], sys.argv[2]
+
+def switched(logs, step, record, kept):
+    "The store fails from the first of these steps to the second, between which steps are slow."
+    write(logs, step, record, kept)
+    if failing:
+        Path(server).write_text("-1" if failing[0] <= step < failing[1] else "0")
+        time.sleep(1.5)
+
+Logs.write = switched
+run(parse_train_config(sys.argv[3:]), Console(stderr=True, width=300))
+"""
+
+
+@pytest.fixture
+def gcs(tmp_path: Path) -> Iterator[FakeGcs]:
+    (tmp_path / "gcs" / "bucket").mkdir(parents=True)
+    with FakeGcs(tmp_path / "gcs") as server:
+        yield server
+
+
+@pytest.fixture
+def local(config: TrainConfig) -> TrainConfig:
+    """The same run in a local folder, done; its store is what a remote run uses too."""
+    # A rate that does not depend on when the run is to end.
+    optimizer = replace(config.optimizer, schedule="constant", warmup=0)
+    config = replace(config, optimizer=optimizer, run=replace(config.run, checkpoint_every=2, evaluate_every=0))
+    run(config, Console(file=io.StringIO()))
+    return config
+
+
+def remote(config: TrainConfig, gcs: FakeGcs, cache: Path, *options: str, failing: str = "") -> str:
+    """Runs it in the bucket, on a machine with this cache; what it said."""
+    cache.mkdir(exist_ok=True)
+    switch = cache / "switch"
+    store = str(Path(config.run.out) / "store")
+    given = replace(config, data=replace(config.data, sources=[], store=store), run=replace(config.run, out=OUT))
+    file = cache / "config.yaml"
+    file.write_text(yaml.safe_dump(given.as_dict()))
+    log = cache / "log"
+    with log.open("w") as told:
+        process = subprocess.Popen(
+            [sys.executable, "-c", RUN, failing, str(switch), "--config", str(file), *options],
+            env={**os.environ, **gcs.environment, "JAX_PLATFORMS": "cpu", "SKYRM_CACHE": str(cache)},
+            stdout=told,
+            stderr=subprocess.STDOUT,
+        )
+        while process.poll() is None:
+            if switch.exists():
+                gcs.fail = int(switch.read_text() or 0)
+            time.sleep(0.05)
+    gcs.fail = 0
+    assert process.returncode == 0, log.read_text()
+    return log.read_text()
+
+
+def records(path: Path) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    return [{name: one[name] for name in ("step", "loss", "correct", "gradient_norm")} for one in lines]
+
+
+def bucket(gcs: FakeGcs) -> Path:
+    return gcs.root / OUT.removeprefix("gs://")
+
+
+def test_a_run_goes_on_from_the_bucket_on_another_machine_past_a_damaged_checkpoint(
+    local: TrainConfig, gcs: FakeGcs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote(local, gcs, tmp_path / "one machine", "--run.steps", "6")
+    folder = bucket(gcs) / "checkpoints"
+    assert sorted(path.name for path in folder.iterdir()) == ["4", "6"]  # run.keep is 2
+    assert (bucket(gcs) / "tokenizer" / "tokenizer.json").exists()
+    chunk = max((folder / "6" / "model").rglob("d/*"), key=lambda path: path.stat().st_size)
+    body = bytearray(chunk.read_bytes())
+    body[len(body) // 2] ^= 1
+    chunk.write_bytes(body)
+
+    said = remote(local, gcs, tmp_path / "another machine", "--run.steps", "6")
+    assert "WARNING: the checkpoint of step 6 is NOT used" in said and chunk.name in said
+    assert "resumed from step 4 of 6" in said
+    said = remote(local, gcs, tmp_path / "a third", "--run.steps", "0")
+    assert "resumed from step 6 of 10" in said
+    assert sorted(path.name for path in folder.iterdir()) == ["10", "6.damaged", "8"]
+
+    assert records(bucket(gcs) / "metrics.jsonl") == records(Path(local.run.out) / "metrics.jsonl")
+    for name in ("training.png", "run.html"):
+        assert (bucket(gcs) / name).stat().st_size > 1000
+    for name, value in gcs.environment.items():
+        monkeypatch.setenv(name, value)
+    ours, theirs = checkpoint.load_model(OUT), checkpoint.load_model(local.run.out)
+    assert (ours.tokenizer / "tokenizer.json").read_bytes() == (theirs.tokenizer / "tokenizer.json").read_bytes()
+    expected = flattened(theirs.params)
+    for name, value in flattened(ours.params).items():
+        np.testing.assert_array_equal(value, expected[name], err_msg=name)
+
+
+def test_a_store_that_fails_for_a_while_costs_no_step_and_no_checkpoint(
+    local: TrainConfig, gcs: FakeGcs, tmp_path: Path
+) -> None:
+    said = remote(local, gcs, tmp_path / "machine", "--run.keep", "1", failing="3,7")
+    assert "could NOT be written" in said and "training goes on" in said, said
+    assert records(bucket(gcs) / "metrics.jsonl") == records(Path(local.run.out) / "metrics.jsonl")
+    assert [path.name for path in (bucket(gcs) / "checkpoints").iterdir()] == ["10"]
