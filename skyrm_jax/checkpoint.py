@@ -19,6 +19,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
@@ -30,7 +31,7 @@ from skyrm_jax.errors import UserError
 from skyrm_jax.mesh import make_mesh
 from skyrm_jax.models.architecture import Architecture
 from skyrm_jax.models.parameters import Params, abstract, map_table, nested
-from skyrm_jax.seal import damage, is_sealed
+from skyrm_jax.seal import damage, files_of, is_remote, is_sealed, listed
 
 FORMAT = 1
 POOLING = "right-most token whose id is not pad_token_id"
@@ -38,6 +39,9 @@ POOLING = "right-most token whose id is not pad_token_id"
 
 CHUNK_BYTES = 2**26
 """Most that a chunk of a saved parameter holds."""
+
+# gcsfs, which epath uses, would not see what TensorStore and other processes write: it keeps listings for good.
+fsspec.config.conf.setdefault("gcs", {})["use_listings_cache"] = False
 
 
 def versions() -> dict[str, str]:
@@ -66,14 +70,13 @@ def metadata(architecture: Architecture, dtypes: dict[str, str], provenance: dic
 def folder_of(directory: Path | str, step: int | None = None) -> epath.Path:
     """Where the checkpoints of `directory` are, or the one of a step."""
     folder = epath.Path(directory) / "checkpoints"
-    folder = folder if "://" in str(folder) else folder.absolute()  # as Orbax wants it
+    folder = folder if is_remote(folder) else folder.absolute()  # as Orbax wants it
     return folder if step is None else folder / str(step)
 
 
 def finished_steps(directory: Path | str) -> list[int]:
     """Steps of the finished checkpoints, ascending."""
-    folder = folder_of(directory)
-    found = folder.iterdir() if folder.is_dir() else ()
+    found = listed(folder_of(directory))
     return sorted(int(path.name) for path in found if path.name.isdigit() and is_sealed(path))
 
 
@@ -106,9 +109,9 @@ def save_args(architecture: Architecture) -> Params:
 def copy_tokenizer(source: Path, directory: Path | str) -> None:
     """Copies the tokenizer's files beside the checkpoints, unless they are there."""
     target = epath.Path(directory) / "tokenizer"
-    if not source.is_dir() or ("://" not in str(target) and target.exists()):
+    if not source.is_dir() or (not is_remote(target) and target.exists()):
         return
-    if "://" in str(target):
+    if is_remote(target):
         for file in tokenizer_files(source):
             (target / str(file.relative_to(source))).write_bytes(file.read_bytes())
         return
@@ -193,7 +196,7 @@ def locate(path: Path | str) -> Located | None:
     given = directory.split("/")
     if len(given) > 1 and given[-2] == "checkpoints" and given[-1].isdigit():
         directory, step = "/".join(given[:-2]) or ".", int(given[-1])
-    if not folder_of(directory).is_dir():
+    if not listed(folder_of(directory)):
         return None
     finished = finished_steps(directory)
     if not finished or (step is not None and step not in finished):
@@ -223,12 +226,13 @@ def restore_params(found: Located, mesh: Mesh | None = None, dtype: Any = None) 
 
 def local_folder(folder: epath.Path) -> Path:
     """A folder of a few small files as a local one, for programs that read nothing else."""
-    if "://" not in str(folder):
+    if not is_remote(folder):
         return Path(folder)
     copy = Path(tempfile.mkdtemp(prefix="skyrm-"))
     atexit.register(shutil.rmtree, copy, ignore_errors=True)
-    for file in folder.iterdir():
-        file.copy(copy / file.name)
+    for name in files_of(folder):
+        (copy / name).parent.mkdir(exist_ok=True)
+        (copy / name).write_bytes((folder / name).read_bytes())
     return copy
 
 

@@ -25,9 +25,23 @@ def seal(folder: epath.Path) -> None:
         lines = [f"{crc:08x} {size} {name}\n" for name, (crc, size) in zip(files, sums, strict=True)]
     text = "".join(lines)
     text += f"{zlib.crc32(text.encode()):08x}\n"
-    partial = folder / f"{SEAL}.partial"
+    partial = folder / (SEAL if is_remote(folder) else f"{SEAL}.partial")  # in a bucket a file appears whole
     partial.write_text(text)
-    partial.rename(folder / SEAL)
+    if partial.name != SEAL:
+        partial.rename(folder / SEAL)
+
+
+def is_remote(folder: epath.Path) -> bool:
+    """Whether the folder is in a bucket."""
+    return "://" in str(folder)
+
+
+def listed(folder: epath.Path) -> list[epath.Path]:
+    """What is in a folder, nothing if it is not there. A store that cannot be asked raises: it is not an empty one."""
+    try:
+        return list(folder.iterdir())
+    except FileNotFoundError:
+        return []
 
 
 def is_sealed(folder: epath.Path) -> bool:
@@ -40,6 +54,8 @@ def damage(folder: epath.Path, parts: tuple[str, ...] = ()) -> str | None:
 
     Args:
         parts: folders in it to look at; default all of it.
+
+    Raises what gcsfs does if a bucket cannot be read: that says nothing about the folder.
     """
     try:
         text = (folder / SEAL).read_text()
@@ -49,7 +65,11 @@ def damage(folder: epath.Path, parts: tuple[str, ...] = ()) -> str | None:
         sealed = [line.split(" ", 2) for line in body.splitlines()]
     except FileNotFoundError:
         return f"{folder / SEAL} is missing: it was never finished, or that file is lost"
-    except (ValueError, OSError) as error:
+    except ValueError as error:
+        return f"{folder / SEAL} cannot be read ({error})"
+    except OSError as error:
+        if is_remote(folder):
+            raise
         return f"{folder / SEAL} cannot be read ({error})"
 
     def wrong(line: list[str]) -> str | None:
@@ -59,6 +79,8 @@ def damage(folder: epath.Path, parts: tuple[str, ...] = ()) -> str | None:
         except FileNotFoundError:
             return f"{folder / name} is missing"
         except OSError as error:
+            if is_remote(folder):  # the network is at fault, not the file
+                raise
             return f"{folder / name} cannot be read ({error})"
         if length != int(size):
             return f"{folder / name} has {length} bytes instead of {size}"

@@ -3,7 +3,10 @@
 import math
 import os
 import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -39,6 +42,8 @@ class Logs:
         self._writes = distributed.is_writer()
         self._stack = ExitStack()
         self._published = time.monotonic()
+        self._copier = ThreadPoolExecutor(1, "logs")  # a store that does not answer holds no step up
+        self._copying: Future[None] | None = None
         self.folder = local_folder(config.run.out)
         """Where the files are written: `run.out`, or a folder of this machine whose files are copied there."""
 
@@ -57,6 +62,7 @@ class Logs:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stack.__exit__(kind, error, trace)
+        self._copier.shutdown(wait=error is None)
 
     def write(self, step: int, record: dict[str, Any], kept: bool) -> None:
         """Shows the record of a finished step and, if it is to be `kept`, writes it."""
@@ -71,16 +77,21 @@ class Logs:
     def publish(self, last: bool = False) -> None:
         """Draws the plot and the page anew and, where `run.out` is remote, copies the files there.
 
-        Once a minute at most, but for the `last` time. A failure is said and no more: the run does not depend on it.
+        Once a minute at most, but for the `last` time; the records, without which a machine that is new to the run
+        would leave a gap in them, are copied every time. A failure is said and no more: the run does not depend on it.
         """
-        if not self._writes or not (last or time.monotonic() - self._published >= INTERVAL):
+        if not self._writes:
             return
-        for work in (self._draw_page, self._draw_plot, self._copy):
-            try:
-                work()
-            except Exception as error:  # whatever matplotlib, a disk or a store has to say
-                distributed.say(f"the run's plots and logs could not be written ({error}); training goes on")
-        self._published = time.monotonic()
+        due = last or time.monotonic() - self._published >= INTERVAL
+        if due:
+            _try(self._draw_page)
+            _try(self._draw_plot)
+            self._published = time.monotonic()
+        if self._remote() and (last or self._copying is None or self._copying.done()):
+            files = self._files() if due else [self.folder / METRICS_FILE]
+            self._copying = self._copier.submit(_try, partial(self._copy, files))
+            if last:
+                self._copying.result()
 
     def _draw_page(self) -> None:
         run_page(self.folder, self._config.as_dict(), self._steps, self._began)
@@ -88,8 +99,8 @@ class Logs:
     def _draw_plot(self) -> None:
         training_plot(self.folder / METRICS_FILE, self.folder / PLOT)
 
-    def _copy(self) -> None:
-        for file in self._files() if self._remote() else ():
+    def _copy(self, files: Sequence[Path]) -> None:
+        for file in files:
             target = epath.Path(self._config.run.out) / str(file.relative_to(self.folder))
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(file.read_bytes())
@@ -108,6 +119,13 @@ class Logs:
         if self._remote() and there.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
             (self.folder / METRICS_FILE).write_bytes(there.read_bytes())
+
+
+def _try(work: Callable[[], None]) -> None:
+    try:
+        work()
+    except Exception as error:  # whatever matplotlib, a disk or a store has to say
+        distributed.say(f"the run's plots and logs could not be written ({error}); training goes on")
 
 
 def local_folder(out: str) -> Path:

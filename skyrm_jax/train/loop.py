@@ -101,7 +101,7 @@ def run(config: TrainConfig, console: Console | None = None) -> Result:
         with (
             Logs(config, start, steps, account.began, console) as logs,
             Profile(config.run.profile, logs.folder / "profile") as profile,
-            Saver(out, config.run.keep, console.print) as saver,
+            Saver(out, config.run.keep, console.print, newest) as saver,
             Watch(config.run.stuck_seconds) as watch,
             StopSignal() as stop,
         ):
@@ -127,7 +127,7 @@ def run(config: TrainConfig, console: Console | None = None) -> Result:
                     batch_ids = keep_evidence(logs.folder, finished, figures, store, schedule.ids_of(step))
                     if config.run.non_finite == "stop":
                         save(step)
-                        saver.finish(partial(save, step))
+                        saver.finish(step, partial(save, step))
                         raise stopped(finished, figures, batch_ids)
                     account.skipped += 1
                     console.print(f"step {finished} is skipped: {said(figures)}; see {batch_ids}", highlight=False)
@@ -143,7 +143,7 @@ def run(config: TrainConfig, console: Console | None = None) -> Result:
                 if saved := due(finished, config.run.checkpoint_every, steps) or told or saver.wants_another():
                     save(finished)
                 if told or finished == steps:
-                    saver.finish(partial(save, finished))
+                    saver.finish(finished, partial(save, finished))
                 record |= {
                     "checkpoint_seconds": time.monotonic() - began,
                     "goodput": account.goodput,

@@ -6,7 +6,8 @@ checkpoint, and only then removes older ones. So the last good checkpoint outliv
 
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -20,13 +21,15 @@ from skyrm_jax import checkpoint, distributed
 from skyrm_jax.errors import UserError
 from skyrm_jax.models.architecture import Architecture
 from skyrm_jax.models.parameters import abstract
-from skyrm_jax.seal import SEAL, damage, files_of, seal
+from skyrm_jax.seal import SEAL, damage, is_remote, is_sealed, listed, seal
 from skyrm_jax.train.step import TrainState, moment_shardings
 
 PATIENCE = 15.0
 """Seconds from a failed save to the next try; twice as many after each further failure."""
 TRIES = 6
 """After how many failed saves in a row the run's last one is given up."""
+SLOW = 120.0
+"""Seconds that training waits at a checkpoint for the one before, which a store that fails can hold up for long."""
 OTHERS = 600
 """Seconds that a process waits in a save for the others."""
 
@@ -40,17 +43,18 @@ class Saver:
         out: the run's folder.
         keep: finished checkpoints that are kept.
         say: told, in a line, what the user should know.
+        saved: step of the checkpoint that the run went on from.
     """
 
-    def __init__(self, out: str, keep: int, say: Callable[[str], None], patience: float = PATIENCE) -> None:
-        self._out, self._keep, self._say, self._patience = out, keep, say, patience
+    def __init__(self, out: str, keep: int, say: Callable[[str], None], saved: int | None = None) -> None:
+        self._out, self._keep, self._say = out, keep, say
         self._thread = ThreadPoolExecutor(1, "checkpoint")
         self._writer = _writer()
         self._running: tuple[int, Future[None]] | None = None
         self._failures = 0
         self._again = 0.0  # when
-        self.saved: int | None = None
-        """Step of the newest checkpoint that this run finished."""
+        self.saved = saved
+        """Step of the newest finished checkpoint."""
 
     def __enter__(self) -> "Saver":
         return self
@@ -61,10 +65,20 @@ class Saver:
         self._thread.shutdown(wait=error is None)
 
     def save(self, step: int, state: TrainState, architecture: Architecture, meta: dict[str, Any]) -> None:
-        """Starts to write the state after `step` steps; returns when the arrays are copied off the devices."""
-        self._settle(wait=True)
-        if self.saved == step:
+        """Starts to write the state after `step` steps; returns when the arrays are copied off the devices.
+
+        While the checkpoint before is still being written, this one is left out.
+        """
+        self._settle(SLOW)
+        if self._running is not None:
+            self._say(
+                f"the checkpoint of step {step} is left out: that of step {self._running[0]} is still being written; "
+                "training goes on"
+            )
+        if self._running is not None or self.saved == step:
             return
+        if self._failures and distributed.is_writer():  # Orbax refuses a folder that is there
+            self._thread.submit(remove_leftovers, self._out).result()
         folder = checkpoint.folder_of(self._out, step)
         items = checkpoint.items(architecture, state.params, meta, optimizer=state.moments)
         try:
@@ -77,28 +91,28 @@ class Saver:
 
     def wants_another(self) -> bool:
         """Whether a save has failed and it is time to try again; all processes ask at the end of each step."""
-        self._settle(wait=False)
+        self._settle(0)
         if not self._failures or self._running is not None:
             return False
         return bool(distributed.everybodys([time.monotonic() >= self._again])[0, 0])
 
-    def finish(self, save: Callable[[], None]) -> None:
-        """Waits for the save under way, and calls `save` again while it fails.
+    def finish(self, step: int, save: Callable[[], None]) -> None:
+        """Waits for the save under way, and calls `save`, of `step`, until that is done.
 
         Raises:
             UserError: it failed too often.
         """
-        self._settle(wait=True)
-        while self._failures:
+        self._settle(None)
+        while self._failures or self.saved != step:
             if self._failures >= TRIES:
                 last = "none" if self.saved is None else f"that of step {self.saved}"
                 raise UserError(
                     f"{self._out}: the last checkpoint could not be written; the newest of this run is {last}. Make "
                     "room or mend the store, then start the same command again"
                 )
-            time.sleep(max(0.0, self._again - time.monotonic()))
+            time.sleep(max(0.0, self._again - time.monotonic()) if self._failures else 0.0)
             save()
-            self._settle(wait=True)
+            self._settle(None)
 
     def _finish(self, writer: ocp.AsyncCheckpointer, folder: epath.Path, step: int) -> None:
         """In the background: waits until all have written, then makes the folder a checkpoint."""
@@ -106,24 +120,27 @@ class Saver:
         if distributed.is_writer():
             seal(folder)
             remove_leftovers(self._out)  # of failed saves, which may have written on for a while
+            self._remove_older(step)
+
+    def _remove_older(self, step: int) -> None:
+        try:
             for old in checkpoint.finished_steps(self._out)[: -self._keep]:
                 if old < step:
-                    self._remove(checkpoint.folder_of(self._out, old))
+                    folder = checkpoint.folder_of(self._out, old)
+                    (folder / SEAL).unlink()  # first, so that what is half removed is no checkpoint
+                    folder.rmtree()
+        except Exception as error:  # gcsfs has errors of its own
+            self._say(f"old checkpoints of {self._out} could not be removed ({error}); training goes on")
 
-    def _remove(self, folder: epath.Path) -> None:
-        try:
-            (folder / SEAL).unlink()  # first, so that what is half removed is no checkpoint
-            folder.rmtree()
-        except OSError as error:
-            self._say(f"{folder} could not be removed ({error}); training goes on")
-
-    def _settle(self, wait: bool) -> None:
-        """Takes note of how the save under way ended, in all processes alike."""
+    def _settle(self, seconds: float | None) -> None:
+        """Takes note of how the save under way ended, in all processes alike, if it ends within so many seconds."""
         if self._running is None:
             return
         step, work = self._running
-        error = work.exception() if wait or work.done() else None
-        told = distributed.everybodys([work.done(), error is not None])
+        wait([work], seconds)
+        done = work.done()
+        error = work.exception() if done else None
+        told = distributed.everybodys([done, error is not None])
         if not told[:, 0].all():
             return
         self._running = None
@@ -131,7 +148,7 @@ class Saver:
             self.saved, self._failures = step, 0
             return
         self._failures += 1
-        delay = self._patience * 2 ** (self._failures - 1)
+        delay = PATIENCE * 2 ** (self._failures - 1)
         self._again = time.monotonic() + delay
         culprits = ", ".join(str(number) for number in told[:, 1].nonzero()[0])
         reason = str(error).splitlines()[0] if error is not None else f"in process {culprits}"
@@ -141,7 +158,7 @@ class Saver:
         )
         self._writer = _writer()
         if distributed.is_writer():
-            remove_leftovers(self._out)
+            self._thread.submit(remove_leftovers, self._out)
 
 
 def _writer() -> ocp.AsyncCheckpointer:
@@ -152,15 +169,10 @@ def _writer() -> ocp.AsyncCheckpointer:
 
 def remove_leftovers(out: str) -> None:
     """Removes what unfinished saves left; what cannot be removed stays."""
-    folder = checkpoint.folder_of(out)
-    if not folder.is_dir():
-        return
-    for path in folder.iterdir():
-        if "orbax-checkpoint-tmp" in path.name or (path.name.isdigit() and not checkpoint.is_sealed(path)):
-            try:
+    with suppress(Exception):  # gcsfs has errors of its own
+        for path in listed(checkpoint.folder_of(out)):
+            if "orbax-checkpoint-tmp" in path.name or (path.name.isdigit() and not is_sealed(path)):
                 path.rmtree()
-            except OSError:
-                continue
 
 
 def newest_whole(out: str, say: Callable[[str], None]) -> int | None:
@@ -169,28 +181,23 @@ def newest_whole(out: str, say: Callable[[str], None]) -> int | None:
     Damaged ones, newer than it, are put aside under another name, so that their step can be saved again.
     """
     folder = checkpoint.folder_of(out)
-    found = folder.iterdir() if folder.is_dir() else ()
-    for step in sorted((int(path.name) for path in found if path.name.isdigit()), reverse=True):
+    for step in sorted((int(path.name) for path in listed(folder) if path.name.isdigit()), reverse=True):
         fault = damage(folder / str(step))
         if fault is None:
             return step
+        if is_unfinished(folder / str(step)):
+            continue
         aside = next(
             place for n in range(10**6) if not (place := folder / f"{step}{DAMAGED}{f'-{n}' if n else ''}").exists()
         )
-        move(folder / str(step), aside)
+        (folder / str(step)).rename(aside)
         say(f"WARNING: the checkpoint of step {step} is NOT used: {fault}. It was put aside as {aside}")
     return None
 
 
-def move(folder: epath.Path, to: epath.Path) -> None:
-    """Gives a folder another name; a remote one by copying its files, as there are no folders to rename."""
-    if "://" not in str(folder):
-        folder.rename(to)
-        return
-    for name in files_of(folder):
-        (to / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).copy(to / name, overwrite=True)
-    folder.rmtree()
+def is_unfinished(folder: epath.Path) -> bool:
+    """Whether a save was broken off in it. In a bucket Orbax writes in place, and this file when all have written."""
+    return is_remote(folder) and not is_sealed(folder) and not (folder / "commit_success.txt").exists()
 
 
 def restore_state(

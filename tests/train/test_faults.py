@@ -204,6 +204,8 @@ def test_a_batch_that_is_not_finite_stops_the_run_and_is_written_down(poisoned: 
     # What was done until then is saved, and the batch has changed nothing.
     assert checkpoint.finished_steps(out) == ([about["step"] - 1] if about["step"] > 1 else [0])
     assert all(np.isfinite(value).all() for value in params(out).values())
+    with pytest.raises(UserError, match=rf"step {about['step']} cannot be taken"):  # nor at the next start
+        run(poisoned, quiet())
 
 
 def test_such_batches_are_skipped_and_counted_if_asked(poisoned: TrainConfig, tmp_path: Path) -> None:
