@@ -58,7 +58,7 @@ def start() -> None:
         jax.distributed.initialize(**given, initialization_timeout=2 * wait, heartbeat_timeout_seconds=heartbeat)
     except ValueError as error:
         raise UserError(f"{who} did not meet the others ({first_line(error)}); {advice}") from error
-    except (RuntimeError, OSError) as error:  # may be over at the next start, and so does not end with a UserError's code
+    except (RuntimeError, OSError) as error:  # may be over at the next start: not a UserError's code
         print(f"error: {who} did not meet the others ({first_line(error)}); {advice}", file=sys.stderr, flush=True)
         sys.exit(1)
     finally:
