@@ -112,8 +112,11 @@ def copy_tokenizer(source: Path, directory: Path | str) -> None:
     if not source.is_dir() or (not is_remote(target) and target.exists()):
         return
     if is_remote(target):
-        for file in tokenizer_files(source):
-            (target / str(file.relative_to(source))).write_bytes(file.read_bytes())
+        try:
+            for file in tokenizer_files(source):
+                (target / str(file.relative_to(source))).write_bytes(file.read_bytes())
+        except FileNotFoundError as error:
+            raise UserError(f"{directory}: there is no such bucket; make it, or correct run.out") from error
         return
     partial = Path(directory) / "tokenizer.partial"
     shutil.rmtree(partial, ignore_errors=True)

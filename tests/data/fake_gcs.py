@@ -1,14 +1,15 @@
 """A local stand-in for Google Cloud Storage: the folders under `root` are its buckets.
 
 It answers what array_record, tensorstore and gcsfs ask of the JSON API: an object's metadata, its bytes, a
-range of them, a listing, uploads, copies and deletions. No credentials, no checksums, no TLS; of versions only that an
-object's generation is its time of writing. Faults are injected by setting the attributes of `FakeGcs`.
+range of them, a listing in pages, uploads, copies and deletions. No credentials, no checksums, no TLS; an object's
+generation is its time of writing, and conditions on it hold for uploads, downloads and deletions. Faults are injected by setting the attributes of `FakeGcs`.
 """
 
 import json
 import re
 import shutil
 import threading
+import uuid
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -34,14 +35,17 @@ class FakeGcs:
     Attributes:
         fail: how many of the next requests are answered with 503; -1 is every one.
         cut: how many of the next downloads break off halfway.
+        page: the most names in one answer to a listing.
         requests: those so far.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self.fail = self.cut = 0
+        self.page = 1000
         self.requests: list[Request] = []
         self.uploads: dict[str, tuple[str, bytes]] = {}
+        self.writing = threading.Lock()
         self._lock = threading.Lock()
         self._server = _Server(("127.0.0.1", 0), type("Bound", (_Handler,), {"gcs": self}))
 
@@ -57,6 +61,7 @@ class FakeGcs:
             "TENSORSTORE_GCS_HTTP_URL": self.endpoint,
             "GOOGLE_AUTH_TOKEN_FOR_TESTING": "nobody",  # tensorstore
             "STORAGE_EMULATOR_HOST": self.endpoint,  # gcsfs
+            "GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT": "false",  # it would ask over gRPC what kind of bucket this is
         }
 
     def __enter__(self) -> Self:
@@ -108,6 +113,10 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(HTTPStatus.NOT_FOUND, b'{"error": {"code": 404, "message": "No such object"}}')
         elif query.get("alt") != "media":
             self._answer_json(self._metadata(bucket, path))
+        elif query.get("ifGenerationNotMatch") == _generation(path):
+            self._answer(HTTPStatus.NOT_MODIFIED, b"")
+        elif query.get("ifGenerationMatch", _generation(path)) != _generation(path):
+            self._answer(HTTPStatus.PRECONDITION_FAILED, b"{}")
         else:
             self._download(path)
 
@@ -120,6 +129,8 @@ class _Handler(BaseHTTPRequestHandler):
         _, _, rest = url.path.partition("/storage/v1/b/")
         if self.gcs.take("fail"):
             self._answer(HTTPStatus.SERVICE_UNAVAILABLE, b"{}")
+        elif not url.path.startswith("/batch/") and not (self.gcs.root / rest.split("/")[0]).is_dir():
+            self._answer(HTTPStatus.NOT_FOUND, b'{"error": {"code": 404, "message": "No such bucket"}}')
         elif url.path.startswith("/batch/"):
             self._batch(body)
         elif copied := re.fullmatch(r"(.*)/o/(.*?)/(rewriteTo/b/(.*)|moveTo)/o/(.*)", rest):
@@ -132,38 +143,42 @@ class _Handler(BaseHTTPRequestHandler):
             _, about, content, _ = body.split(b"--" + boundary[1].encode())
             name = json.loads(about.split(b"\r\n\r\n" if b"\r\n\r\n" in about else b"\n\n", 1)[1])["name"]
             blank = b"\r\n\r\n" if b"\r\n\r\n" in content else b"\n\n"
-            self._store(
-                rest.removesuffix("/o"), name, content.split(blank, 1)[1].removesuffix(b"\r\n").removesuffix(b"\n")
-            )
+            content = content.split(blank, 1)[1].removesuffix(b"\r\n").removesuffix(b"\n")
+            self._store(rest.removesuffix("/o"), name, content, query.get("ifGenerationMatch"))
         elif query.get("uploadType") == "resumable":
-            self._resumable(rest.removesuffix("/o"), body, query.get("upload_id"))
+            self._resumable(rest.removesuffix("/o"), body, query)
         else:
             assert query.get("uploadType") == "media", self.path
             self._store(rest.removesuffix("/o"), query["name"], body, query.get("ifGenerationMatch"))
 
     do_PUT = do_POST  # of the pieces of a resumable upload
 
-    def _resumable(self, bucket: str, body: bytes, upload: str | None) -> None:
+    def _resumable(self, bucket: str, body: bytes, query: dict[str, str]) -> None:
         """First the object's name, for which there is an id; then pieces, of which the last says how long it all is."""
+        upload, condition = query.get("upload_id"), query.get("ifGenerationMatch")
         if upload is None:
-            upload = str(len(self.gcs.uploads))
+            upload = uuid.uuid4().hex
             self.gcs.uploads[upload] = json.loads(body)["name"], b""
             place = f"{self.gcs.endpoint}/upload/storage/v1/b/{bucket}/o?uploadType=resumable&upload_id={upload}"
+            place += "" if condition is None else f"&ifGenerationMatch={condition}"
             return self._answer(HTTPStatus.OK, b"", {"Location": place})
         name, before = self.gcs.uploads[upload]
         self.gcs.uploads[upload] = name, before + body
         if self.headers.get("Content-Range", "/1").endswith("/*"):
             return self._answer(HTTPStatus.PERMANENT_REDIRECT, b"", {"Range": f"bytes=0-{len(before + body) - 1}"})
-        self._store(bucket, name, before + body)
+        self._store(bucket, name, before + body, condition)
 
     def do_DELETE(self) -> None:
         self.seen = Request(self.path, "")
         self.gcs.requests.append(self.seen)
+        url = urlsplit(self.path)
+        place, condition = url.path.partition("/storage/v1/b/")[2], parse_qs(url.query).get("ifGenerationMatch")
         if self.gcs.take("fail"):
             self._answer(HTTPStatus.SERVICE_UNAVAILABLE, b"{}")
+        elif condition and self._path(place).is_file() and condition != [_generation(self._path(place))]:
+            self._answer(HTTPStatus.PRECONDITION_FAILED, b"{}")
         else:
-            found = self._delete(urlsplit(self.path).path.partition("/storage/v1/b/")[2])
-            self._answer(HTTPStatus.NO_CONTENT if found else HTTPStatus.NOT_FOUND, b"")
+            self._answer(HTTPStatus.NO_CONTENT if self._delete(place) else HTTPStatus.NOT_FOUND, b"")
 
     def _path(self, place: str) -> Path:
         """The file of BUCKET/o/NAME, its name quoted."""
@@ -172,20 +187,23 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _store(self, bucket: str, name: str, body: bytes, generation: str | None = None) -> None:
         path = self.gcs.root / bucket / name
-        if generation is not None and generation != (_generation(path) if path.is_file() else "0"):
-            return self._answer(HTTPStatus.PRECONDITION_FAILED, b"{}")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f"{path.name}.partial-{threading.get_ident()}")
-        partial.write_bytes(body)
-        partial.replace(path)
-        self._answer_json(self._metadata(bucket, path))
+        with self.gcs.writing:
+            if generation is not None and generation != (_generation(path) if path.is_file() else "0"):
+                return self._answer(HTTPStatus.PRECONDITION_FAILED, b"{}")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            partial = path.with_name(f"{path.name}.partial-{threading.get_ident()}")
+            partial.write_bytes(body)
+            partial.replace(path)
+            about = self._metadata(bucket, path)
+        self._answer_json(about)
 
     def _copy(self, source: str, target: str, moves: bool) -> None:
         if not self._path(source).is_file():
             return self._answer(HTTPStatus.NOT_FOUND, b"{}")
         path = self._path(target)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(self._path(source), path)
+        with self.gcs.writing:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(self._path(source), path)
         if moves:
             self._delete(source)
         about = self._metadata(target.split("/o/")[0], path)
@@ -193,14 +211,15 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _delete(self, place: str) -> bool:
         path = self._path(place)
-        if not path.is_file():
-            return False
-        path.unlink()
-        for folder in path.parents:  # a bucket has no empty folders
-            if folder.parent == self.gcs.root or any(folder.iterdir()):
-                break
-            folder.rmdir()
-        return True
+        with self.gcs.writing:
+            if not path.is_file():
+                return False
+            path.unlink()
+            for folder in path.parents:  # a bucket has no empty folders
+                if folder.parent == self.gcs.root or any(folder.iterdir()):
+                    break
+                folder.rmdir()
+            return True
 
     def _batch(self, body: bytes) -> None:
         """Many deletions in one request."""
@@ -218,17 +237,22 @@ class _Handler(BaseHTTPRequestHandler):
         generation = _generation(path)
         return {"kind": "storage#object", "bucket": bucket, "name": name, "size": str(size), "generation": generation}
 
-    def _listing(self, bucket: str, prefix: str = "", delimiter: str = "", **_: str) -> dict[str, Any]:
-        files = [
-            path
-            for path in sorted((self.gcs.root / bucket).rglob("*"))
-            if path.is_file() and ".partial-" not in path.name
-        ]
-        items = [facts for path in files if (facts := self._metadata(bucket, path))["name"].startswith(prefix)]
-        rests = {item["name"]: item["name"][len(prefix) :] for item in items}
-        inside = [item for item in items if not delimiter or delimiter not in rests[item["name"]]]
-        below = {prefix + r.split(delimiter)[0] + delimiter for r in rests.values() if delimiter and delimiter in r}
-        return {"kind": "storage#objects", "items": inside, "prefixes": sorted(below)}
+    def _listing(
+        self, bucket: str, prefix: str = "", delimiter: str = "", pageToken: str = "", **_: str
+    ) -> dict[str, Any]:
+        """Objects and folders whose names begin with the prefix, in the order of their names; a token names the last."""
+        found: dict[str, Path | None] = {}
+        with self.gcs.writing:
+            for path in (self.gcs.root / bucket).rglob("*"):
+                name = str(path.relative_to(self.gcs.root / bucket))
+                if path.is_file() and ".partial-" not in path.name and name.startswith(prefix):
+                    first, slash, _rest = name[len(prefix) :].partition(delimiter or "\0")
+                    found[prefix + first + slash] = None if slash else path
+            names = sorted(name for name in found if name > pageToken)
+            page = {name: found[name] for name in names[: self.gcs.page]}
+            items = [self._metadata(bucket, path) for path in page.values() if path]
+        more = {"nextPageToken": list(page)[-1]} if len(page) < len(names) else {}
+        return {"kind": "storage#objects", "items": items, "prefixes": [n for n in page if not page[n]], **more}
 
     def _download(self, path: Path) -> None:
         body = path.read_bytes()

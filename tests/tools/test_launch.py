@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -153,7 +154,11 @@ class World:
     def start(self, command: list[str], codes: list[str] | None = None, **more: str) -> "subprocess.Popen[str]":
         (self.root / "codes.json").write_text(json.dumps(codes or ["0"]))
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL}
-        return subprocess.Popen(command, env=self.environment(**more), cwd=self.root, text=True, **pipes)
+        # As a terminal starts it: tests that run in the background ignore SIGINT, and so would what they start.
+        listening = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+        return subprocess.Popen(
+            command, env=self.environment(**more), cwd=self.root, text=True, preexec_fn=listening, **pipes
+        )
 
     def run(
         self, command: list[str], codes: list[str] | None = None, **more: str

@@ -50,6 +50,16 @@ def material(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def config(material: Path, tmp_path: Path) -> TrainConfig:
     """A run of 10 steps over it."""
+    return ten_steps(material, tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def module_config(material: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
+    """The same for a run that the tests of a module share."""
+    return ten_steps(material, tmp_path_factory.mktemp("shared") / "run")
+
+
+def ten_steps(material: Path, out: Path) -> TrainConfig:
     return TrainConfig(
         data=DataConfig(
             sources=[str(material / "data.jsonl")],
@@ -62,5 +72,5 @@ def config(material: Path, tmp_path: Path) -> TrainConfig:
         model=ModelConfig(architecture=ARCHITECTURE, compute_dtype="float32"),
         optimizer=OptimizerConfig(batch=10, learning_rate=1e-3, schedule="linear", warmup=2),
         mesh=MeshConfig(),
-        run=RunConfig(out=str(tmp_path / "run"), epochs=2, evaluate_every=4, checkpoint_every=1),
+        run=RunConfig(out=str(out), epochs=2, evaluate_every=4, checkpoint_every=1),
     )
