@@ -23,7 +23,6 @@ from skyrm_jax.errors import RESTART, Interrupted, UserError, user_message
 
 BY_HAND = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 
-
 ROLL_CALL = 5.0
 """Seconds that a failing process waits for a word of each other one."""
 
@@ -179,6 +178,7 @@ def failing_together() -> Iterator[None]:
 
 
 def first_line(error: BaseException) -> str:
+    """Of what an error says, or its name where it says nothing."""
     return (str(error).splitlines() or [repr(error)])[0]
 
 

@@ -31,7 +31,7 @@ def seal(folder: epath.Path) -> None:
         partial.rename(folder / SEAL)
 
 
-def is_remote(folder: epath.Path) -> bool:
+def is_remote(folder: epath.Path | str) -> bool:
     """Whether the folder is in a bucket."""
     return "://" in str(folder)
 

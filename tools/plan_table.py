@@ -18,6 +18,7 @@ in one line of the table.
 import argparse
 import hashlib
 import json
+import math
 import os
 import subprocess
 import sys
@@ -34,6 +35,7 @@ from skyrm_jax.errors import UserError
 from skyrm_jax.models.architecture import Architecture
 from skyrm_jax.plan.cli import stated_architecture
 from skyrm_jax.plan.page import duration
+from skyrm_jax.report.files import whole
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 PODS = CONFIGS / "pods"
@@ -73,10 +75,7 @@ class Pod:
 
     @property
     def chips(self) -> int:
-        count = 1
-        for side in self.topology.split(":")[1].split("x"):
-            count *= int(side)
-        return count
+        return math.prod(int(side) for side in self.topology.split(":")[1].split("x"))
 
     def config(self, remat: Any) -> TrainConfig:
         """What the file says, by way of the base config: this and nothing else is its own."""
@@ -147,10 +146,8 @@ class Plans:
 
     def _keep(self) -> None:
         if self.out:
-            self.out.parent.mkdir(parents=True, exist_ok=True)
-            partial = self.out.with_name(self.out.name + ".partial")
-            partial.write_text(json.dumps(self.known, indent=1) + "\n")
-            partial.replace(self.out)
+            with whole(self.out) as temporary:
+                temporary.write_text(json.dumps(self.known, indent=1) + "\n")
 
 
 def _made(pod: Pod, config: Path, search: bool) -> Plan:

@@ -10,6 +10,7 @@ import tensorstore as ts
 from skyrm_jax.checkpoint import Located
 from skyrm_jax.convert.names import HfTensor
 from skyrm_jax.convert.weights import EVERYTHING, check_finite, check_parameters
+from skyrm_jax.data.remote import REMOTE, gcs_folder
 from skyrm_jax.errors import UserError
 from skyrm_jax.models.architecture import Architecture
 from skyrm_jax.models.parameters import parameter_table
@@ -75,7 +76,4 @@ class StoredWeights:
 
 def _kvstore(folder: str) -> dict[str, Any]:
     """A folder, local or gs://, as TensorStore is told."""
-    if not folder.startswith("gs://"):
-        return {"driver": "file", "path": folder}
-    bucket, _, path = folder.removeprefix("gs://").partition("/")
-    return {"driver": "gcs", "bucket": bucket, "path": path}
+    return gcs_folder(folder) if folder.startswith(REMOTE) else {"driver": "file", "path": folder}

@@ -80,7 +80,7 @@ def local_copy(place: str, size: int, crc32: int) -> Path:
     if not is_remote(place):
         return Path(place)
     directory, _, name = place.rpartition("/")
-    cache = Path(os.environ.get("SKYRM_CACHE") or Path.home() / ".cache" / "skyrm_jax")
+    cache = cache_folder()
     copy, partial, lock = (cache / f"{crc32:08x}-{size}-{name}{end}" for end in ("", ".partial", ".lock"))
     try:
         cache.mkdir(parents=True, exist_ok=True)
@@ -100,6 +100,17 @@ def local_copy(place: str, size: int, crc32: int) -> Path:
     return copy
 
 
+def cache_folder() -> Path:
+    """$SKYRM_CACHE, or else ~/.cache/skyrm_jax; it need not exist."""
+    return Path(os.environ.get("SKYRM_CACHE") or Path.home() / ".cache" / "skyrm_jax")
+
+
+def gcs_folder(place: str) -> dict[str, Any]:
+    """A folder gs://bucket/folder/ as TensorStore is told; it ends in a slash, or is the whole bucket."""
+    bucket, _, path = place.removeprefix(REMOTE).partition("/")
+    return {"driver": "gcs", "bucket": bucket, "path": path}
+
+
 def _download(place: str, size: int, crc32: int, file: BinaryIO) -> None:
     folder, name = _open(place)
     reads = (folder.read(name, byte_range=slice(at, min(at + BLOCK, size))) for at in range(0, size, BLOCK))
@@ -117,9 +128,10 @@ def _download(place: str, size: int, crc32: int, file: BinaryIO) -> None:
 
 def _open(place: str) -> tuple[ts.KvStore, str]:
     """The folder of a remote file, and the file's name in it."""
-    bucket, _, path = place.removeprefix(REMOTE).partition("/")
-    folder, slash, name = path.rpartition("/")
-    spec = {"driver": "gcs", "bucket": bucket, "path": folder + slash, "context": {"gcs_request_retries": RETRIES}}
+    bucket, slash, path = place.removeprefix(REMOTE).partition("/")
+    name = path.rpartition("/")[2]
+    folder = f"{bucket}{slash}{path.removesuffix(name)}"
+    spec = {**gcs_folder(folder), "context": {"gcs_request_retries": RETRIES}}
     try:
         return ts.KvStore.open(spec).result(), name
     except ValueError as error:

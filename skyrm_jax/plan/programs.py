@@ -19,7 +19,7 @@ from skyrm_jax.packing import RowShape
 from skyrm_jax.rows import blank
 from skyrm_jax.scorer import forward_program, is_operand
 from skyrm_jax.train.optimizer import make_optimizer
-from skyrm_jax.train.step import Accumulated, TrainState, moment_shardings, step_programs
+from skyrm_jax.train.step import Accumulated, TrainState, abstract_moments, step_programs
 
 STEP = ("first", "add", "update", "evaluate")
 """The programs of `StepPrograms`; `first` and `update` are a step of one micro-batch, `add` is each further one."""
@@ -74,11 +74,7 @@ class Programs:
         self.architecture, self.model, self.mesh = architecture, model, mesh
         transform = make_optimizer(optimizer, architecture, steps=1000)
         self._params: Any = abstract(architecture, mesh)
-        self._moments: Any = jax.tree.map(
-            lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-            jax.eval_shape(transform.init, self._params),
-            moment_shardings(transform, architecture, mesh),
-        )
+        self._moments: Any = abstract_moments(transform, architecture, mesh)
         with jax.set_mesh(mesh):
             self._programs = step_programs(architecture, model, transform, mesh)
             self._score = forward_program(architecture, mesh, model.compute_dtype, model.attention)

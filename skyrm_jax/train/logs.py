@@ -1,7 +1,6 @@
 """What a run shows and writes of itself: metrics, plots, the run's page. Process 0 alone does."""
 
 import math
-import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,12 +15,13 @@ from rich.console import Console
 
 from skyrm_jax import distributed
 from skyrm_jax.config import TrainConfig
+from skyrm_jax.data.remote import cache_folder
 from skyrm_jax.report.plots import training_plot
-from skyrm_jax.report.run_page import PAGE, run_page
+from skyrm_jax.report.run_page import PAGE, PLOT, run_page
+from skyrm_jax.seal import is_remote
 from skyrm_jax.train.metrics import METRICS_FILE, MetricsLog, ProgressDisplay
 from skyrm_jax.train.tracker import Tracker
 
-PLOT = "training.png"
 INTERVAL = 60.0
 """Seconds between two drawings of the plots."""
 
@@ -44,7 +44,8 @@ class Logs:
         self._published = time.monotonic()
         self._copier = ThreadPoolExecutor(1, "logs")  # a store that does not answer holds no step up
         self._copying: Future[None] | None = None
-        self.folder = local_folder(config.run.out)
+        self._remote = is_remote(config.run.out)
+        self.folder = log_folder(config.run.out)
         """Where the files are written: `run.out`, or a folder of this machine whose files are copied there."""
 
     def __enter__(self) -> "Logs":
@@ -87,7 +88,7 @@ class Logs:
             _try(self._draw_page)
             _try(self._draw_plot)
             self._published = time.monotonic()
-        if self._remote() and (last or self._copying is None or self._copying.done()):
+        if self._remote and (last or self._copying is None or self._copying.done()):
             files = self._files() if due else [self.folder / METRICS_FILE]
             self._copying = self._copier.submit(_try, partial(self._copy, files))
             if last:
@@ -105,9 +106,6 @@ class Logs:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(file.read_bytes())
 
-    def _remote(self) -> bool:
-        return "://" in self._config.run.out
-
     def _files(self) -> list[Path]:
         flat = [self.folder / name for name in (METRICS_FILE, PLOT, PAGE)]
         deep = [p for name in ("tensorboard", "non_finite", "profile") for p in (self.folder / name).rglob("*")]
@@ -116,7 +114,7 @@ class Logs:
     def _fetch(self) -> None:
         """On a machine that is new to a remote run: the records so far."""
         there = epath.Path(self._config.run.out) / METRICS_FILE
-        if self._remote() and there.exists():
+        if self._remote and there.exists():
             self.folder.mkdir(parents=True, exist_ok=True)
             (self.folder / METRICS_FILE).write_bytes(there.read_bytes())
 
@@ -128,9 +126,6 @@ def _try(work: Callable[[], None]) -> None:
         distributed.say(f"the run's plots and logs could not be written ({error}); training goes on")
 
 
-def local_folder(out: str) -> Path:
-    """`run.out` itself, or, for gs://bucket/run, $SKYRM_CACHE (~/.cache/skyrm_jax)/runs/bucket/run."""
-    if "://" not in out:
-        return Path(out)
-    cache = Path(os.environ.get("SKYRM_CACHE") or Path.home() / ".cache" / "skyrm_jax")
-    return cache / "runs" / out.split("://", 1)[1]
+def log_folder(out: str) -> Path:
+    """`run.out` itself, or, for gs://bucket/run, runs/bucket/run in the cache folder."""
+    return cache_folder() / "runs" / out.split("://", 1)[1] if is_remote(out) else Path(out)

@@ -11,7 +11,6 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
-import jax
 import optax
 import orbax.checkpoint as ocp
 from etils import epath
@@ -22,7 +21,7 @@ from skyrm_jax.errors import UserError
 from skyrm_jax.models.architecture import Architecture
 from skyrm_jax.models.parameters import abstract
 from skyrm_jax.seal import SEAL, damage, is_remote, is_sealed, listed, seal
-from skyrm_jax.train.step import TrainState, moment_shardings
+from skyrm_jax.train.step import TrainState, abstract_moments
 
 PATIENCE = 15.0
 """Seconds from a failed save to the next try; twice as many after each further failure."""
@@ -151,7 +150,7 @@ class Saver:
         delay = PATIENCE * 2 ** (self._failures - 1)
         self._again = time.monotonic() + delay
         culprits = ", ".join(str(number) for number in told[:, 1].nonzero()[0])
-        reason = str(error).splitlines()[0] if error is not None else f"in process {culprits}"
+        reason = distributed.first_line(error) if error is not None else f"in process {culprits}"
         self._say(
             f"the checkpoint of step {step} could NOT be written ({reason}); training goes on, the next try is in "
             f"{delay:.0f} s"
@@ -204,11 +203,9 @@ def restore_state(
     out: str, step: int, architecture: Architecture, optimizer: optax.GradientTransformation, mesh: Mesh
 ) -> TrainState:
     """The state after `step` steps, in this run's shardings, whatever mesh wrote it."""
-    params = abstract(architecture, mesh)
-    moments = jax.tree.map(
-        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
-        jax.eval_shape(optimizer.init, params),
-        moment_shardings(optimizer, architecture, mesh),
+    restored = checkpoint.restore(
+        checkpoint.folder_of(out, step),
+        model=abstract(architecture, mesh),
+        optimizer=abstract_moments(optimizer, architecture, mesh),
     )
-    restored = checkpoint.restore(checkpoint.folder_of(out, step), model=params, optimizer=moments)
     return TrainState(restored["model"], restored["optimizer"])

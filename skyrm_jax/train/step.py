@@ -116,6 +116,15 @@ def step_programs(
     )
 
 
+def abstract_moments(optimizer: optax.GradientTransformation, architecture: Architecture, mesh: Mesh) -> Any:
+    """Shapes, dtypes and shardings of the optimiser state."""
+    return jax.tree.map(
+        lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
+        jax.eval_shape(optimizer.init, abstract(architecture, mesh)),
+        moment_shardings(optimizer, architecture, mesh),
+    )
+
+
 def moment_shardings(optimizer: optax.GradientTransformation, architecture: Architecture, mesh: Mesh) -> Any:
     """Shardings of the optimiser state: moments like their parameters, counters on every device."""
     parameters = abstract(architecture, mesh)

@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from finished_runs import params
 from local_processes import train
 from rich.console import Console
 
 from skyrm_jax import checkpoint
 from skyrm_jax.config import TrainConfig
 from skyrm_jax.errors import RESTART, UserError
-from skyrm_jax.models.parameters import flattened
 from skyrm_jax.report.plots import read_metrics
 from skyrm_jax.scorer import Scorer
 from skyrm_jax.train import run, saving
@@ -32,12 +32,6 @@ from skyrm_jax.train.saving import newest_whole
 
 def records(config: TrainConfig) -> list[dict[str, Any]]:
     return read_metrics(Path(config.run.out) / "metrics.jsonl")
-
-
-def params(out: str | Path) -> dict[str, np.ndarray]:
-    found = checkpoint.locate(out)
-    assert found is not None
-    return {name: np.asarray(value) for name, value in flattened(checkpoint.restore_params(found)).items()}
 
 
 def quiet() -> Console:

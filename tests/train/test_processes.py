@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import yaml
+from finished_runs import params
 from local_processes import Processes, environment, free_port, train, wait_for_step
 
 from skyrm_jax import checkpoint
 from skyrm_jax.config import TrainConfig
 from skyrm_jax.errors import RESTART
-from skyrm_jax.models.parameters import flattened
 from skyrm_jax.report.plots import read_metrics
 from skyrm_jax.train import run
 
@@ -32,12 +32,6 @@ def written(config: TrainConfig, tmp_path: Path) -> Path:
 
 def losses(out: Path) -> list[float]:
     return [record["loss"] for record in read_metrics(out / "metrics.jsonl")]
-
-
-def params(out: Path) -> dict[str, np.ndarray]:
-    found = checkpoint.locate(out)
-    assert found is not None
-    return {name: np.asarray(value) for name, value in flattened(checkpoint.restore_params(found)).items()}
 
 
 def ends_well(command: list[str], count: int, extra: dict[str, str] | None = None) -> list[str]:

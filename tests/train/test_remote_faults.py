@@ -1,7 +1,6 @@
 """Checkpoints and logs in a bucket: what is written there, what is read back, and what a store that fails costs."""
 
 import io
-import json
 import shutil
 import time
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ import gcsfs
 import numpy as np
 import pytest
 from fake_gcs import FakeGcs
+from finished_runs import records
 from gcsfs.extended_gcsfs import BucketType
 from rich.console import Console
 
@@ -88,11 +88,6 @@ def said(config: TrainConfig) -> str:
 
 def objects(place: Path) -> dict[str, bytes]:
     return {str(path.relative_to(place)): path.read_bytes() for path in place.rglob("*") if path.is_file()}
-
-
-def records(place: Path) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in (place / "metrics.jsonl").read_text().splitlines()]
-    return [{name: one[name] for name in ("step", "loss", "correct", "gradient_norm")} for one in lines]
 
 
 def require_same_params(local: TrainConfig) -> None:

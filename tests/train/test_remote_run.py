@@ -1,7 +1,6 @@
 """Runs whose folder is on Google Cloud Storage, as those of a TPU pod are."""
 
 import io
-import json
 import os
 import subprocess
 import sys
@@ -9,12 +8,12 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import yaml
 from fake_gcs import FakeGcs
+from finished_runs import records
 from rich.console import Console
 
 from skyrm_jax import checkpoint
@@ -91,11 +90,6 @@ def remote(config: TrainConfig, gcs: FakeGcs, cache: Path, *options: str, failin
     return log.read_text()
 
 
-def records(path: Path) -> list[dict[str, Any]]:
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    return [{name: one[name] for name in ("step", "loss", "correct", "gradient_norm")} for one in lines]
-
-
 def bucket(gcs: FakeGcs) -> Path:
     return gcs.root / OUT.removeprefix("gs://")
 
@@ -120,7 +114,7 @@ def test_a_run_goes_on_from_the_bucket_on_another_machine_past_a_damaged_checkpo
     assert "resumed from step 6 of 10" in said
     assert sorted(path.name for path in folder.iterdir()) == ["10", "6.damaged", "8"]
 
-    assert records(bucket(gcs) / "metrics.jsonl") == records(Path(local.run.out) / "metrics.jsonl")
+    assert records(bucket(gcs)) == records(Path(local.run.out))
     for name in ("training.png", "run.html"):
         assert (bucket(gcs) / name).stat().st_size > 1000
     for name, value in gcs.environment.items():
@@ -138,5 +132,5 @@ def test_a_store_that_fails_for_a_while_costs_no_step_and_no_checkpoint(
 ) -> None:
     said = remote(local, gcs, tmp_path / "machine", "--run.keep", "1", failing="3,6")
     assert "training goes on" in said, said
-    assert records(bucket(gcs) / "metrics.jsonl") == records(Path(local.run.out) / "metrics.jsonl")
+    assert records(bucket(gcs)) == records(Path(local.run.out))
     assert [path.name for path in (bucket(gcs) / "checkpoints").iterdir()] == ["10"]

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from finished_runs import params
 from rich.console import Console
 
 from skyrm_jax import checkpoint
 from skyrm_jax.config import TrainConfig
 from skyrm_jax.data.store import Store
 from skyrm_jax.errors import UserError
-from skyrm_jax.models.parameters import flattened
 from skyrm_jax.schedule import Schedule
 from skyrm_jax.scorer import Scorer
 from skyrm_jax.seal import SEAL
@@ -29,12 +29,6 @@ from skyrm_jax.train.resume import require_same_run
 
 def metrics(out: str | Path) -> list[dict]:
     return [json.loads(line) for line in (Path(out) / "metrics.jsonl").read_text().splitlines()]
-
-
-def final_params(out: str | Path) -> dict[str, np.ndarray]:
-    found = checkpoint.locate(out)
-    assert found is not None
-    return {name: np.asarray(value) for name, value in flattened(checkpoint.restore_params(found)).items()}
 
 
 def test_a_run_starts_at_ln_2_learns_and_can_be_scored(config: TrainConfig) -> None:
@@ -137,7 +131,7 @@ def test_killed_at_any_step_it_resumes_bit_identically(config: TrainConfig, tmp_
     told = io.StringIO()
     run(config, Console(file=told))
     assert re.search("resumed from step [78] of 10", told.getvalue())
-    ours, theirs = final_params(config.run.out), final_params(undisturbed.run.out)
+    ours, theirs = params(config.run.out), params(undisturbed.run.out)
     for name, value in theirs.items():
         np.testing.assert_array_equal(ours[name], value, err_msg=name)
     timeless = ("loss", "step", "correct", "gradient_norm", "learning_rate")
