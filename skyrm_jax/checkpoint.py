@@ -11,6 +11,7 @@ abstract tree, so any mesh may read what any other wrote.
 """
 
 import atexit
+import hashlib
 import json
 import shutil
 import tempfile
@@ -31,7 +32,7 @@ from skyrm_jax.errors import UserError
 from skyrm_jax.mesh import make_mesh
 from skyrm_jax.models.architecture import Architecture
 from skyrm_jax.models.parameters import Params, abstract, map_table, nested
-from skyrm_jax.seal import damage, files_of, is_remote, is_sealed, listed
+from skyrm_jax.seal import SEAL, damage, files_of, is_remote, is_sealed, listed
 
 FORMAT = 1
 POOLING = "right-most token whose id is not pad_token_id"
@@ -279,6 +280,24 @@ def load_model(
     weights = HfWeights(folder, dtype=name, pad_token_id=pad_token_id)
     params = on_mesh(weights, _one_device() if mesh is None else mesh, name)
     return LoadedModel(weights.architecture, params, folder, {"source": str(source)}, str(source))
+
+
+def digest(source: Path | str) -> str:
+    """A hash of the files that hold the weights of what `load_model` loads."""
+    found = locate(source)
+    total = hashlib.sha256()
+    if found is not None:  # their checksums, which loading has compared with the files
+        lines = (found.folder / SEAL).read_text().splitlines()
+        total.update("\n".join(line for line in lines if " model/" in line).encode())
+        return total.hexdigest()
+    from skyrm_jax.convert.hf import resolve
+
+    folder = resolve(str(source))
+    weights = sorted({*folder.glob("*.safetensors"), *folder.glob("*.bin")})
+    for path in weights:
+        with path.open("rb") as stream:
+            total.update(f"{path.name} {hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+    return total.hexdigest()
 
 
 def _one_device() -> Mesh:

@@ -1,8 +1,7 @@
 """Comparisons -> rewards, over the mesh: the same packed rows and the same forward pass as training."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from itertools import islice
 from typing import Any, Literal
 
 import jax
@@ -11,9 +10,8 @@ from jax.sharding import Mesh
 from jaxtyping import Float
 
 from skyrm_jax import checkpoint
-from skyrm_jax.chat import Chat, OverLong, Tree
-from skyrm_jax.comparison import Comparison, Message, messages
-from skyrm_jax.errors import RecordError, UserError
+from skyrm_jax.chat import Chat, Tree
+from skyrm_jax.errors import UserError
 from skyrm_jax.mesh import make_mesh, my_rows, replicated, row_shards, to_device
 from skyrm_jax.models.architecture import Architecture
 from skyrm_jax.models.linear import as_bits
@@ -21,9 +19,7 @@ from skyrm_jax.models.parameters import ParameterSpec, Params, flattened, map_ta
 from skyrm_jax.models.reward import RewardModel
 from skyrm_jax.packing import MicroBatchPlan, Pieces, RowShape, pack
 from skyrm_jax.rows import assemble, leaf_slots
-
-WINDOW = 1024
-"""Comparisons tokenised and packed together."""
+from skyrm_jax.tree_scorer import TreeScorer
 
 _ROW_STEP, _MOST_STEPS = 256, 16
 """Rows are multiples of the one, up to the other; where a tree is longer, a power of two."""
@@ -32,7 +28,7 @@ _WORTH_COMPILING = 1.05
 """How many times the slots a row length may cost that was used before, before another is compiled."""
 
 
-class Scorer:
+class Scorer(TreeScorer):
     """A reward model ready to score. Make one with `Scorer.load`.
 
     Args:
@@ -56,16 +52,13 @@ class Scorer:
         attention: str = "auto",
     ):
         self.loaded = replace(loaded, params=_for_products(loaded, dtype))
-        self.chat, self.mesh = chat, mesh
-        self.max_tokens = max_tokens
+        super().__init__(chat, max_tokens)
+        self.mesh = mesh
         self.row_tokens = max_tokens if row_tokens is None else row_tokens
         self.dtype = dtype
-        if max_tokens < 2:
-            raise UserError(f"max_tokens must be at least 2: {max_tokens}")
         if self.row_tokens < max_tokens:
             raise UserError(f"row_tokens ({self.row_tokens}) must be at least max_tokens ({max_tokens})")
-        self._lengths: set[int] = set()
-        self.counts = {"comparisons": 0, "responses": 0, "truncated": 0, "tokens": 0, "unshared_tokens": 0}
+        self._batches: set[tuple[int, int]] = set()  # rows and tokens in each, of every micro-batch that was used
         self._forward = forward_program(loaded.architecture, mesh, dtype, attention)
 
     @classmethod
@@ -107,6 +100,7 @@ class Scorer:
             "compute_dtype": self.dtype,
             "max_tokens": self.max_tokens,
             "row_tokens": self.row_tokens,
+            "batches": sorted(self._batches),
             "template_hash": self.chat.template_hash,
             "tokenizer_hash": self.chat.tokenizer_hash,
             "pad_token_id": self.chat.pad_token_id,
@@ -116,67 +110,13 @@ class Scorer:
             **self.counts,
         }
 
-    def score(
-        self, comparisons: Iterable[Comparison], progress: Callable[[int], None] | None = None
-    ) -> list[Float[np.ndarray, "K"]]:
-        """Rewards in fp32 of every response of every comparison, in order.
-
-        Args:
-            comparisons: anything iterable; read `WINDOW` at a time.
-            progress: called with the number of comparisons finished since the last call.
-
-        Raises:
-            RecordError: one of them, named by its number from 0, cannot be scored: see `require_scorable`, or its
-                conversations cannot be rendered or tokenised.
-        """
-        if not isinstance(comparisons, Iterable):
-            raise UserError(
-                f"score takes a list of comparisons, not one {type(comparisons).__name__}: put it in a list"
-            )
-        rewards: list[np.ndarray] = []
-        source = iter(comparisons)
-        while window := list(islice(source, WINDOW)):
-            trees: list[Tree] = []
-            for comparison, tree in zip(window, self.trees(window), strict=True):
-                if isinstance(tree, RecordError):
-                    name = f"comparison {len(rewards) + len(trees)}"
-                    if isinstance(comparison, Comparison) and comparison.id:
-                        name += f", {comparison.id!r}"
-                    detail = f"{name}: {tree.detail}" if tree.detail else name
-                    raise RecordError(tree.field, tree.reason, tree.remedy, detail)
-                trees.append(tree)
-            rewards.extend(self.score_trees(trees, progress))
-        return rewards
-
-    def trees(self, comparisons: Sequence[Comparison]) -> list[Tree | RecordError]:
-        """For each comparison its tree, cut to `max_tokens`, or the error that keeps it from having one."""
-        found: dict[int, Tree | RecordError] = {}
-        for number, comparison in enumerate(comparisons):
-            try:
-                require_scorable(comparison)
-            except RecordError as error:
-                found[number] = error
-        sound = [number for number in range(len(comparisons)) if number not in found]
-        trees = self.chat.trees([comparisons[number] for number in sound], self.max_tokens, "truncate_left")
-        for number, tree in zip(sound, trees, strict=True):
-            if isinstance(tree, OverLong):
-                # The prompt is too short to give enough: cut the ends, rather than drop the comparison.
-                tree = self.chat.trees([comparisons[number]], self.max_tokens, "truncate_right")[0]
-            found[number] = tree
-        return [found[number] for number in range(len(comparisons))]
-
     def score_trees(
         self, trees: Sequence[Tree], progress: Callable[[int], None] | None = None
     ) -> list[Float[np.ndarray, "K"]]:
         """Rewards of trees made by this scorer's `chat`, in order, counted; `score` for what is tokenised already."""
         if not trees:
             return []
-        for tree in trees:
-            self.counts["comparisons"] += 1
-            self.counts["responses"] += len(tree.leaf)
-            self.counts["truncated"] += tree.truncated > 0
-            self.counts["tokens"] += len(tree.tokens)
-            self.counts["unshared_tokens"] += tree.conversation_tokens
+        self.count(trees)
         pieces, plans = self._plan(trees)
         whole = {number: (tree, ()) for number, tree in enumerate(trees)}
         rewards: list[np.ndarray] = [np.empty(0, np.float32)] * len(trees)
@@ -203,11 +143,11 @@ class Scorer:
         for tokens in sorted({min(self.row_tokens, length) for length in lengths}):
             shape = self._shape(pieces, tokens)
             plans = list(pack(pieces, [shape], row_shards(self.mesh), self.loaded.architecture.token_cost()))
-            slots = len(plans) * shape.slots * (1 if tokens in self._lengths else _WORTH_COMPILING)
+            slots = len(plans) * shape.slots * (1 if (shape.rows, tokens) in self._batches else _WORTH_COMPILING)
             if best is None or (slots, tokens) < best[:2]:
                 best = slots, tokens, plans
         assert best is not None
-        self._lengths.add(best[1])
+        self._batches.add((best[2][0].shape.rows, best[1]))
         return pieces, best[2]
 
     def _shape(self, pieces: Pieces, tokens: int) -> RowShape:
@@ -263,23 +203,6 @@ def _for_products(loaded: checkpoint.LoadedModel, dtype: str) -> Params:
 
     flat = flattened(loaded.params)
     return map_table(loaded.architecture, leaf)
-
-
-def require_scorable(comparison: Any) -> None:
-    """Raises RecordError for what is not a comparison, holds no messages where they belong, or fails its `check`."""
-    remedy = "make it with Comparison.of"
-    if not isinstance(comparison, Comparison):
-        raise RecordError("record", "is not a Comparison", remedy, type(comparison).__name__)
-    if not isinstance(comparison.responses, list | tuple):
-        raise RecordError("responses", "is not a list", remedy, type(comparison.responses).__name__)
-    for field, turns in [
-        ("prompt", comparison.prompt),
-        *((f"responses[{k}]", r) for k, r in enumerate(comparison.responses)),
-    ]:
-        if not isinstance(turns, tuple) or not all(isinstance(message, Message) for message in turns):
-            raise RecordError(field, "is not a tuple of messages", remedy, f"{turns!r:.80}")
-        messages(field, turns, "user")
-    comparison.check(training=False)
 
 
 def require_vocabulary(chat: Chat, architecture: Architecture, remedy: str) -> None:

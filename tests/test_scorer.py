@@ -130,7 +130,7 @@ def test_one_comparison_instead_of_a_list_is_refused(model: Path) -> None:
 
 
 def test_the_number_of_a_refused_comparison_counts_over_windows(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("skyrm_jax.scorer.WINDOW", 2)
+    monkeypatch.setattr("skyrm_jax.tree_scorer.WINDOW", 2)
     bad = Comparison((), ((ANSWER,),), id="that one")
     with pytest.raises(RecordError, match=r"comparison 3, 'that one'"):
         load(model).score([*comparisons(3), bad])

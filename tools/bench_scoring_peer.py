@@ -58,10 +58,11 @@ class Ours:
         comparisons = self.sets[name]
         if layout != "trees":
             comparisons = [[ids] for one in comparisons for ids in one]
-        self.slots = 0
+        self.slots, before = 0, len(self.scorer.manifest["batches"])
         trees = [build_tree(one, self.scorer.chat.pad_token_id) for one in comparisons]
         rewards = self._padded(trees) if layout == "padded" else self.scorer.score_trees(trees)
-        return {"rewards": np.concatenate(rewards).tolist(), "slots": self.slots}
+        compiled = len(self.scorer.manifest["batches"]) > before
+        return {"rewards": np.concatenate(rewards).tolist(), "slots": self.slots, "compiled": compiled}
 
     def _padded(self, trees: Sequence[Any]) -> list[np.ndarray]:
         """Each conversation at the start of a row of its own, through the scorer's forward pass."""

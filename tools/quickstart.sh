@@ -69,15 +69,16 @@ import json, re, sys
 run, config = sys.argv[1:]
 held_out = json.load(open(f"{run}/eval/results.json"))["results"]["held-out"]
 total = held_out["sections"]["Pair accuracy"]["All pairs"]
-rewards = held_out["best_of_n"]["reward"]
-curve = "  ".join(f"{n}: {value:.0f}" for n, value in zip(held_out["best_of_n"]["n"], rewards))
+best = held_out["curves"]["Best of N"]
+rewards = best["reward"]
+curve = "  ".join(f"{n}: {value:.0f}" for n, value in zip(best["n"], rewards))
 other = "tools/quickstart.sh" + (" --base smollm2" if run == "runs/quickstart" else "")
 print(f"""
 held-out accuracy   {total["value"]:.1f} % ({total["low"]:.1f} to {total["high"]:.1f}) of {total["total"]} pairs
 best of N, % right  {curve}
 checkpoint          {run}/model   (resume: run the same `skyrm train` again)
 Hugging Face model  {run}/hf
-plots               {run}/model/training.png, {run}/eval/best_of_n.png
+to look at          {run}/model/run.html, {run}/eval/report.html
 
 What to try next:
   . .venv/bin/activate && skyrm train --config {config} --run.out runs/other --optimizer.batch 32

@@ -2,58 +2,34 @@
 
 import argparse
 import json
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rich.console import Console
 
-from skyrm_jax.comparison import Comparison
+from skyrm_jax.chat import Chat
 from skyrm_jax.data.quarantine import Quarantine
-from skyrm_jax.data.sources import Located, read_located
-from skyrm_jax.errors import RecordError, UserError
-from skyrm_jax.eval import benchmarks, heldout, rewards, scoring
-from skyrm_jax.eval.manifest import describe, manifest
-from skyrm_jax.eval.stored import HeldOut
+from skyrm_jax.eval import benchmarks, heldout, options, rewards, scoring, trivial
+from skyrm_jax.eval.against import RESULTS, Earlier
+from skyrm_jax.eval.figures import Result
+from skyrm_jax.eval.journal import FINISHED, Journal
+from skyrm_jax.eval.manifest import manifest
+from skyrm_jax.eval.pairs import describe_pairs
+from skyrm_jax.eval.sets import EvalSet, Files, benchmark_set, held_out_set, score_set
+from skyrm_jax.report.eval_page import eval_page
 from skyrm_jax.report.files import whole
-from skyrm_jax.report.plots import best_of_n_plot
-from skyrm_jax.report.tables import print_curve, print_facts, print_result
+from skyrm_jax.report.tables import print_curve, print_differences, print_facts, print_overview, print_result
 
-Sets = dict[str, list[Comparison]]
+if TYPE_CHECKING:
+    from skyrm_jax.tree_scorer import TreeScorer
+
+PAGE = "report.html"
+
 Scored = dict[str, list[np.ndarray]]
-
-
-def parser() -> argparse.ArgumentParser:
-    """The options of the command."""
-    p = argparse.ArgumentParser(
-        prog="skyrm eval",
-        description="Score a reward model on benchmarks and on held-out comparisons.",
-        epilog="--out gets rewards.parquet, results.json and, for held-out comparisons, best_of_n.png.",
-    )
-    source = p.add_mutually_exclusive_group(required=True)
-    source.add_argument("--checkpoint", help="our checkpoint, a Hugging Face folder or a Hub id")
-    source.add_argument(
-        "--from-rewards",
-        type=Path,
-        metavar="FILE",
-        help="rewards that exist: rewards.parquet of an earlier run, or jsonl with id and rewards",
-    )
-    names = ", ".join(benchmarks.BENCHMARKS)
-    p.add_argument("--benchmarks", nargs="+", default=[], metavar="NAME", help=f"all, or any of: {names}")
-    p.add_argument("--data", type=Path, help="the benchmarks' published files: a folder for each, or just one")
-    p.add_argument(
-        "--held-out",
-        nargs="+",
-        default=[],
-        metavar="PATH",
-        help="files of comparisons with preferences, or the store of a training run",
-    )
-    p.add_argument("--out", type=Path, required=True, help="folder for the results")
-    scoring.add_options(p)
-    return p
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -61,112 +37,172 @@ def main(arguments: list[str] | None = None) -> None:
 
     Raises UserError for anything the user can mend, before the model is loaded where possible.
     """
-    args = parser().parse_args(arguments)
-    names = benchmarks.select(args.benchmarks)
-    if not names and not args.held_out:
-        raise UserError("nothing to score: give --benchmarks with --data, or --held-out")
-    if names and args.data is None:
-        raise UserError("--benchmarks needs --data, the folder with the published files")
+    args = options.parse(arguments)
+    if args.checkpoint is None:
+        evaluate(args, Console())
+        return
+    from skyrm_jax import distributed  # imports JAX, which help and wrong options do not need
+
+    distributed.start()
+    with distributed.failing_together():
+        if distributed.is_writer():
+            evaluate(args, Console())
+        else:  # computes with the others, and writes what nobody reads
+            with tempfile.TemporaryDirectory() as args.out:
+                args.out = Path(args.out)
+                evaluate(args, Console(quiet=True))
+
+
+def evaluate(args: argparse.Namespace, console: Console) -> None:
+    """Everything that the options ask for."""
+    names, absent = benchmarks.select(args.benchmarks, args.data)
     scoring.require_writable(args.out)
-    sets: Sets = {name: benchmarks.load(name, args.data) for name in names}
-    facts = {name: describe(comparisons, str(args.data)) for name, comparisons in sets.items()}
-    stored = read_store(args.held_out)
-    quarantine = Quarantine(args.out / "held-out.quarantine.jsonl", args.max_bad_share)
-    records: list[Located] = []
-    if stored:
-        sets[rewards.HELD_OUT] = stored.comparisons
-        facts[rewards.HELD_OUT] = {"store": args.held_out[0], "fingerprint": stored.store.fingerprint}
-    elif args.held_out:
-        records = list(read_located(args.held_out, args.form, training=False, quarantine=quarantine))
-        sets[rewards.HELD_OUT] = [record.comparison for record in records]
-        facts[rewards.HELD_OUT] = {}
+    earlier = [Earlier.read(folder) for folder in args.against]
+    sets = [benchmark_set(name, args.data) for name in names]
+    if args.held_out:
+        quarantine = Quarantine(args.out / "held-out.quarantine.jsonl", args.max_bad_share)
+        sets.append(held_out_set(args.held_out, args.form, quarantine))
+    for other in earlier:
+        for one in sets:
+            other.has(one)
 
-    console = Console()
-    if args.from_rewards:
-        file = rewards.RewardFile(args.from_rewards)
-        scored = {name: file.of(name, comparisons) for name, comparisons in sets.items()}
-        origin: dict[str, Any] = {"file": str(args.from_rewards)}
-        if records:
-            put_aside(records, scored[rewards.HELD_OUT], quarantine)
-    else:
-        scorer = scoring.load_scorer(args, args.checkpoint)
-        scored = {}
-        for name, comparisons in sets.items():
-            if name == rewards.HELD_OUT and stored:
-                work = partial(stored.score, scorer)
-                scored[name], facts[name]["counts"] = scoring.counted(scorer, len(comparisons), console, name, work)
-            elif name == rewards.HELD_OUT:
-                scored[name], facts[name]["counts"] = scoring.score_records(scorer, records, quarantine, console, name)
-            else:
-                scored[name], facts[name]["counts"] = scoring.score(scorer, comparisons, console, name)
-        origin = scoring.origin(scorer)
-        rewards.write(args.out / "rewards.parquet", {name: (sets[name], scored[name]) for name in sets})
-    if records:
-        usable = [i for i, reward in enumerate(scored[rewards.HELD_OUT]) if reward.size]
-        scored[rewards.HELD_OUT] = [scored[rewards.HELD_OUT][i] for i in usable]
-        sets[rewards.HELD_OUT] = [records[i].comparison for i in usable]
-        read = describe(sets[rewards.HELD_OUT], " ".join(args.held_out))
-        facts[rewards.HELD_OUT] |= {**read, "bad_records": quarantine.bad}
-    report(console, args.out, sets, scored, manifest(origin, facts))
+    scored, origin = existing(args, sets) if args.from_rewards or args.baseline else made(args, sets, console)
+    if scored is not None:
+        report(args, console, sets, scored, origin, earlier, absent)
 
 
-def put_aside(records: Sequence[Located], values: Sequence[np.ndarray], quarantine: Quarantine) -> None:
-    """Quarantines the records that the model could not read when the rewards were made. Raises UserError if too many."""
-    for record, reward in zip(records, values, strict=True):
-        if not reward.size:
-            error = RecordError("record", "was refused by the model", "see the quarantine of the run that scored it")
-            quarantine.add(record.file, record.line, error, record.raw)
-    quarantine.check()
+def existing(args: argparse.Namespace, sets: Sequence[EvalSet]) -> tuple[Scored, dict[str, Any]]:
+    """The rewards of a file or a trivial rule, by set, and where they are from."""
+    if args.baseline:
+        return {one.name: trivial.rewards(args.baseline, one.comparisons) for one in sets}, {"baseline": args.baseline}
+    file = rewards.RewardFile(args.from_rewards)
+    scored = {one.name: file.of(one.name, one.comparisons) for one in sets}
+    for one in sets:
+        if isinstance(one, Files):
+            one.refuse(scored[one.name])
+    return scored, {"file": str(args.from_rewards)} | file.origin
 
 
-def read_store(paths: Sequence[str]) -> HeldOut | None:
-    """The held-out comparisons of a store, if that is what --held-out names.
+def made(args: argparse.Namespace, sets: Sequence[EvalSet], console: Console) -> tuple[Scored | None, dict[str, Any]]:
+    """The rewards of the model, by set, which are written too; None in a process that does not write."""
+    from skyrm_jax import distributed
 
-    Raises UserError for a store beside other paths, which have text and a store has not.
-    """
-    if not any(Path(path).is_dir() for path in paths):
-        return None
-    if len(paths) > 1:
-        raise UserError("--held-out takes one store, or any number of files: score them one after the other")
-    return HeldOut.read(paths[0])
+    scorer = scoring.load_scorer(args, args.checkpoint, args.mesh) if args.checkpoint else endpoint(args)
+    origin = scoring.origin(scorer)
+    if args.checkpoint and distributed.is_writer():
+        from skyrm_jax.checkpoint import digest
 
-
-def report(console: Console, out: Path, sets: Sets, scored: Scored, facts: Mapping[str, Mapping[str, Any]]) -> None:
-    """Computes and prints all figures; writes results.json and, for held-out sets, the best-of-N plot."""
-    results: dict[str, Any] = {}
-    for name, comparisons in sets.items():
-        if name == rewards.HELD_OUT:
-            results[name] = held_out(console, out, comparisons, scored[name])
-        else:
-            benchmark = benchmarks.BENCHMARKS[name]
-            result = benchmark.score(comparisons, scored[name])
-            print_result(console, benchmark.title, result)
-            results[name] = result.to_dict()
-    print_facts(console, "Made from (all of it in results.json)", essentials(facts))
-    with whole(out / "results.json") as temporary:
-        temporary.write_text(json.dumps({"manifest": facts, "results": results}, indent=2) + "\n")
-    console.print(f"results in {out}", markup=False, highlight=False, soft_wrap=True)
+        origin["checkpoint_sha256"] = digest(args.checkpoint)
+    steady = {name: value for name, value in origin.items() if name not in ("batches", "mesh", *scorer.counts)}
+    journal = Journal(args.out, steady)
+    scored: Scored = {}
+    for one in sets:
+        scored[one.name], one.facts["counts"] = score_set(one, scorer, journal, console)
+    if not distributed.is_writer():
+        return None, {}
+    written = {
+        "origin": steady,
+        "contents": {one.name: one.facts["content_sha256"] for one in sets},
+        "counts": {one.name: one.facts["counts"] for one in sets},
+    }
+    rewards.write(args.out / FINISHED, {one.name: (one.comparisons, scored[one.name]) for one in sets}, written)
+    journal.remove()
+    return scored, origin | batches(scorer)
 
 
-def essentials(facts: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+def endpoint(args: argparse.Namespace) -> "TreeScorer":
+    """The scorer that asks a server."""
+    from skyrm_jax.eval.endpoint import Endpoint
+
+    chat = Chat.load(args.tokenizer, template=args.template)
+    return Endpoint(args.endpoint, chat, form=args.endpoint_form, model=args.endpoint_model, max_tokens=args.max_tokens)
+
+
+def batches(scorer: "TreeScorer") -> dict[str, Any]:
+    """The shapes that were computed, which are known only afterwards."""
+    return {name: value for name, value in scorer.manifest.items() if name == "batches"}
+
+
+def report(
+    args: argparse.Namespace,
+    console: Console,
+    sets: Sequence[EvalSet],
+    scored: Scored,
+    origin: dict[str, Any],
+    earlier: Sequence[Earlier],
+    absent: Sequence[str],
+) -> None:
+    """Computes and prints all figures; writes results.json and report.html."""
+    usable = {one.name: one.usable(scored[one.name]) for one in sets}
+    if args.from_rewards or args.baseline:
+        made = {"origin": origin, "contents": {one.name: one.facts["content_sha256"] for one in sets}}
+        written = {one.name: (one.comparisons, scored[one.name]) for one in sets}
+        rewards.write(args.out / FINISHED, written, made | {"counts": {one.name: {} for one in sets}})
+    results: dict[str, Result] = {}
+    described: dict[str, Any] = {}
+    for name, (comparisons, values) in usable.items():
+        is_benchmark = name in benchmarks.BENCHMARKS
+        result = (benchmarks.BENCHMARKS[name] if is_benchmark else heldout).score(comparisons, values)
+        title = benchmarks.BENCHMARKS[name].title if is_benchmark else "Held out"
+        results[name] = result
+        described[name] = {"title": title, **result.to_dict(), "pairs": describe_pairs(comparisons, values)}
+    against = {other.name: other.differences(sets, scored) for other in earlier}
+    headlines = {name: result.headline_value for name, result in results.items()}
+    record = {
+        "name": options.name_of(args),
+        "manifest": manifest(origin, {one.name: one.facts for one in sets}),
+        "results": described,
+        "average": benchmarks.average(headlines),
+        "absent": list(absent),
+        "against": {
+            name: {
+                of: {section: {figure: asdict(d) for figure, d in part.items()} for section, part in parts.items()}
+                for of, parts in differences.items()
+            }
+            for name, differences in against.items()
+        },
+    }
+    with whole(args.out / RESULTS) as temporary:
+        temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    eval_page(args.out / PAGE, [record, *(other.results for other in earlier)])
+    show(console, record, results, against)
+    console.print(f"results in {args.out}, the page is {PAGE}", markup=False, highlight=False, soft_wrap=True)
+
+
+def show(
+    console: Console, record: Mapping[str, Any], results: Mapping[str, Result], against: Mapping[str, Any]
+) -> None:
+    """Prints the tables."""
+    for name, result in results.items():
+        print_result(console, record["results"][name]["title"], result)
+        if name == rewards.HELD_OUT and result.curves:
+            print_curve(console, result.curves[heldout.BEST_OF_N])
+    for name, differences in against.items():
+        print_differences(console, f"{record['name']} less {name}", differences, results)
+    of_benchmarks = {n: r for n, r in results.items() if n in benchmarks.BENCHMARKS}
+    if of_benchmarks:
+        titles = {name: benchmark.title for name, benchmark in benchmarks.BENCHMARKS.items()}
+        print_overview(console, record["name"], titles, of_benchmarks, record["average"], record["absent"])
+    print_facts(console, f"Made from (all of it in {RESULTS})", essentials(record["manifest"], results))
+
+
+def essentials(facts: Mapping[str, Any], results: Mapping[str, Result]) -> dict[str, Any]:
     """What of the manifest belongs beside the figures on a terminal: what most easily changes them."""
-    names = ("file", "checkpoint", "step", "compute_dtype", "max_tokens", "platform", "template_hash")
+    names = (
+        "file",
+        "baseline",
+        "endpoint",
+        "checkpoint",
+        "step",
+        "compute_dtype",
+        "max_tokens",
+        "platform",
+        "template_hash",
+    )
     shown: dict[str, Any] = {name: facts["rewards"].get(name) for name in names}
     for name, described in facts["sets"].items():
         counts = described.get("counts", {})
-        shown[name] = {key: counts.get(key) for key in ("comparisons", "responses", "truncated")}
+        shown[name] = {key: described.get(key, counts.get(key)) for key in ("comparisons", "responses")}
+        shown[name]["truncated"] = counts.get("truncated")
         shown[name]["bad_records"] = described.get("bad_records")
     return shown
-
-
-def held_out(
-    console: Console, out: Path, comparisons: Sequence[Comparison], values: Sequence[np.ndarray]
-) -> dict[str, Any]:
-    """Accuracy and, where preferences split right from wrong, the best-of-N curve of held-out comparisons."""
-    result = heldout.score(comparisons, values)
-    print_result(console, "Held out", result)
-    curve = heldout.best_of_n(comparisons, values)
-    if curve is not None:
-        print_curve(console, curve)
-        best_of_n_plot(curve, out / "best_of_n.png")
-    return {**result.to_dict(), "best_of_n": asdict(curve) if curve else None}

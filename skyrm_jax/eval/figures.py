@@ -7,6 +7,12 @@ import numpy as np
 
 from skyrm_jax.comparison import Comparison
 from skyrm_jax.errors import UserError
+from skyrm_jax.eval.curves import Curve
+
+Rewards = Sequence[np.ndarray]
+"""For each comparison f[K], the rewards of its responses in order."""
+Key = tuple[str, str]
+"""Section and name of a figure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +28,7 @@ class Figure:
     low: float
     high: float
     total: int
-    correct: int | None = None
+    correct: float | None = None
     ties: int | None = None
 
 
@@ -30,15 +36,30 @@ class Figure:
 class Result:
     """The figures of one benchmark.
 
-    `sections` maps a section (a split, a difficulty) to its figures by name; `headline` names the section
-    and figure that the published tables carry; `partial` says, line by line, which part of the benchmark is
-    missing (empty: none).
+    Attributes:
+        sections: section (a split, a difficulty) -> name -> figure.
+        headline: section and name of the figure that the published tables carry.
+        partial: line by line, which part of the benchmark is missing (empty: none).
+        notes: what else a reader should know.
+        curves: best-of-N curves by name.
+        matrices: tables of percentages by name, such as chosen style x rejected style.
     """
 
     sections: dict[str, dict[str, Figure]]
-    headline: tuple[str, str] | None = None
+    headline: Key | None = None
     partial: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    curves: dict[str, Curve] = field(default_factory=dict)
+    matrices: dict[str, list[list[float]]] = field(default_factory=dict)
+
+    @property
+    def headline_value(self) -> float | None:
+        """The headline, None without one or where part of the benchmark is missing."""
+        return None if self.headline is None or self.partial else self.figure(self.headline).value
+
+    def figure(self, key: Key) -> Figure:
+        """The figure of a section and name."""
+        return self.sections[key[0]][key[1]]
 
     def to_dict(self) -> dict[str, object]:
         """Plain dictionaries and numbers, for JSON."""
@@ -58,7 +79,7 @@ def check_ids(comparisons: Sequence[Comparison]) -> None:
             )
 
 
-def check_rewards(comparisons: Sequence[Comparison], rewards: Sequence[np.ndarray]) -> None:
+def check_rewards(comparisons: Sequence[Comparison], rewards: Rewards) -> None:
     """Raises UserError unless there is exactly one finite reward for every response of every comparison."""
     if len(rewards) != len(comparisons):
         raise UserError(

@@ -1,79 +1,52 @@
 """Accuracy on held-out preferences with any number of responses, and the best-of-N curve."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
-from math import comb
 
 import numpy as np
 
 from skyrm_jax.comparison import Comparison, Preference
-from skyrm_jax.eval.figures import Figure, Result, check_rewards
-from skyrm_jax.eval.statistics import bootstrap, estimate, ratio
+from skyrm_jax.eval import curves
+from skyrm_jax.eval.curves import Curve
+from skyrm_jax.eval.figures import Result, check_rewards
+from skyrm_jax.eval.table import Table
 
 ACCURACY = "Pair accuracy"
 ALL = "All pairs"
 UNNAMED = "(no category)"
-
-
-@dataclass(frozen=True, slots=True)
-class Curve:
-    """Expected correctness, in percent, of the response that is picked from N random ones, for N = 1 ...
-    `n[-1]`.
-
-    Averaged over the same `comparisons` at every N: a comparison with fewer than N responses offers all it
-    has, and `offering[N-1]` is the number of comparisons that do have N. `oracle` picks a right response
-    whenever there is one, `random` any.
-    """
-
-    n: list[int]
-    reward: list[float]
-    low: list[float]
-    high: list[float]
-    oracle: list[float]
-    random: list[float]
-    offering: list[int]
-    comparisons: int
+BEST_OF_N = "Best of N"
 
 
 def score(comparisons: Sequence[Comparison], rewards: Sequence[np.ndarray]) -> Result:
-    """Pair accuracy overall and by category; `rewards[i]` is f32[K_i].
+    """Pair accuracy overall and by category, and the best-of-N curve; `rewards[i]` is f32[K_i].
 
     The unit is one preference. It is correct if the preferred response has strictly the higher reward; ties
     are wrong and counted apart. A soft label p < 0.5 prefers the `loser`, p = 0.5 neither, so it is left out
     and noted. Intervals are by comparison. Raises UserError if rewards are missing or not finite.
     """
     check_rewards(comparisons, rewards)
-    correct, ties, total = pair_counts(comparisons, rewards)
-    names = [c.category or UNNAMED for c in comparisons]
-    categories = sorted(set(names)) if set(names) != {UNNAMED} else []
-    members = np.array([[True, *(name == category for category in categories)] for name in names])
-    result = Result(sections={ACCURACY: {}})
     undecided = sum(p.p == 0.5 for c in comparisons for p in c.preferences)
-    if undecided:
-        result.notes.append(f"{undecided} preferences with p = 0.5 prefer neither response and are left out")
-    if not total.sum():
-        result.notes.append("no comparison has a preference: there is nothing to be right or wrong about")
-        return result
-    numerator, denominator = members * correct[:, None], members * total[:, None]
-
-    def rule(counts: np.ndarray) -> np.ndarray:
-        return 100.0 * ratio(counts, numerator, denominator)
-
-    values = estimate(rule, len(comparisons))
-    low, high = bootstrap(rule, len(comparisons))
-    for m, name in enumerate([ALL, *categories]):
-        if denominator[:, m].sum():
-            result.sections[ACCURACY][name] = Figure(
-                value=float(values[m]),
-                low=float(low[m]),
-                high=float(high[m]),
-                total=int(denominator[:, m].sum()),
-                correct=int(numerator[:, m].sum()),
-                ties=int(ties[members[:, m]].sum()),
-            )
-    result.headline = (ACCURACY, ALL)
+    notes = [f"{undecided} preferences with p = 0.5 prefer neither response and are left out"] if undecided else []
+    if not any(decided(c.preferences) for c in comparisons):
+        notes.append("no comparison has a preference: there is nothing to be right or wrong about")
+        return Result(sections={ACCURACY: {}}, notes=notes)
+    result = table(comparisons, rewards).result((ACCURACY, ALL))
+    result.notes += notes
+    curve = best_of_n(comparisons, rewards)
+    if curve is not None:
+        result.curves[BEST_OF_N] = curve
     return result
+
+
+def table(comparisons: Sequence[Comparison], rewards: Sequence[np.ndarray]) -> Table:
+    """The figures that `score` computes."""
+    correct, ties, total = pair_counts(comparisons, rewards)
+    names = np.array([c.category or UNNAMED for c in comparisons])
+    categories = sorted(set(names.tolist())) if set(names.tolist()) != {UNNAMED} else []
+    figures = Table(len(comparisons))
+    for name in (ALL, *categories):
+        members = np.ones(len(names), bool) if name == ALL else names == name
+        figures.ratio((ACCURACY, name), members * correct, members * total, members * ties)
+    return figures
 
 
 def pair_counts(
@@ -110,7 +83,7 @@ def best_of_n(comparisons: Sequence[Comparison], rewards: Sequence[np.ndarray]) 
     """The best-of-N curve over the comparisons whose preferences split right from wrong; None if there is
     none.
 
-    Exact, without sampling: see `picked`. The interval is the bootstrap's, by comparison.
+    Exact, without sampling: see `curves`. The interval is the bootstrap's, by comparison.
     """
     check_rewards(comparisons, rewards)
     split = [
@@ -118,47 +91,4 @@ def best_of_n(comparisons: Sequence[Comparison], rewards: Sequence[np.ndarray]) 
         for c, r in zip(comparisons, rewards, strict=True)
         if (right := right_responses(c)) is not None
     ]
-    if not split:
-        return None
-    longest = max(len(right) for right, _ in split)
-    ours = np.stack([_extended(picked(reward, right), longest) for right, reward in split])
-    oracle = np.stack([_extended(picked(right.astype(np.float64), right), longest) for right, _ in split])
-    share = float(np.mean([right.mean() for right, _ in split]))
-
-    def rule(counts: np.ndarray) -> np.ndarray:
-        return 100.0 * (counts @ ours) / counts.sum(axis=1, keepdims=True)
-
-    low, high = bootstrap(rule, len(split))
-    return Curve(
-        n=list(range(1, longest + 1)),
-        reward=estimate(rule, len(split)).tolist(),
-        low=low.tolist(),
-        high=high.tolist(),
-        oracle=(100.0 * oracle.mean(axis=0)).tolist(),
-        random=[100.0 * share] * longest,
-        offering=[sum(len(right) >= n for right, _ in split) for n in range(1, longest + 1)],
-        comparisons=len(split),
-    )
-
-
-def picked(rewards: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """f64[K]: for N = 1 ... K the chance that the highest reward among N responses, drawn without
-    replacement, is right.
-
-    rewards [K], right bool[K]. Of K responses in falling order of reward the r-th (from 1) is the best of a
-    random N-subset with probability C(K - r, N - 1) / C(K, N). Responses with equal rewards are picked among
-    at random, so each counts as the share of right ones in its tied block.
-    """
-    _, block = np.unique(-np.asarray(rewards, np.float64), return_inverse=True)
-    share = np.bincount(block, weights=right) / np.bincount(block)
-    return _chances(len(right)) @ share[np.sort(block)]
-
-
-@lru_cache(maxsize=64)
-def _chances(k: int) -> np.ndarray:
-    """f64[N, r]: the chance that the r-th best of k responses is the best of a random N-subset."""
-    return np.array([[comb(k - r, n - 1) / comb(k, n) for r in range(1, k + 1)] for n in range(1, k + 1)])
-
-
-def _extended(curve: np.ndarray, length: int) -> np.ndarray:
-    return np.pad(curve, (0, length - len(curve)), mode="edge")
+    return curves.best_of_n([reward for _, reward in split], [right for right, _ in split])

@@ -5,11 +5,12 @@ import json
 import platform
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
 from skyrm_jax import __version__
-from skyrm_jax.comparison import Comparison, to_record
+from skyrm_jax.comparison import Comparison
 from skyrm_jax.eval.statistics import LEVEL, REPLICATES
 
 
@@ -17,7 +18,7 @@ def describe(comparisons: Sequence[Comparison], data: str) -> dict[str, Any]:
     """Where a set of comparisons came from, its sizes, and a hash of its contents in order."""
     digest = hashlib.sha256()
     for comparison in comparisons:
-        digest.update(json.dumps(to_record(comparison), sort_keys=True).encode() + b"\n")
+        digest.update(json.dumps(asdict(comparison), sort_keys=True).encode() + b"\n")
     return {
         "data": data,
         "comparisons": len(comparisons),
@@ -36,6 +37,6 @@ def manifest(rewards: dict[str, Any], sets: dict[str, dict[str, Any]]) -> dict[s
         "platform": platform.platform(),
         "rewards": rewards,
         "sets": sets,
-        "ties": "an exact tie is wrong, and counted apart",
+        "ties": "strict: an exact tie is wrong, and counted apart; in RewardBench 2 one of m equal best responses is worth 1/m",
         "intervals": f"{LEVEL:.0%} percentile bootstrap by comparison, {REPLICATES} replicates",
     }

@@ -8,6 +8,7 @@ model could not read the rewards are an empty list.
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ import pyarrow.parquet as pq
 
 from skyrm_jax.comparison import Comparison
 from skyrm_jax.errors import UserError
-from skyrm_jax.eval import judgebench
+from skyrm_jax.eval.benchmarks import judgebench
 from skyrm_jax.report.files import whole
 
 HELD_OUT = "held-out"
+MADE = b"skyrm_jax"
+"""The key, in the metadata of a file, of what made it."""
 SCHEMA = pa.schema([("set", pa.string()), ("id", pa.string()), ("rewards", pa.list_(pa.float32()))])
 
 Scored = Mapping[str, tuple[Sequence[Comparison], Sequence[np.ndarray]]]
@@ -32,15 +35,50 @@ def keys(comparisons: Sequence[Comparison]) -> list[str]:
     return [c.id if c.id and uses[c.id] == 1 else f"#{i}" for i, c in enumerate(comparisons)]
 
 
-def write(path: Path, scored: Scored) -> None:
-    """Writes the rewards of every set to a parquet file, whole or not at all."""
+def write(path: Path, scored: Scored, made: Mapping[str, Any] | None = None) -> None:
+    """Writes the rewards of every set to a parquet file, whole or not at all.
+
+    `made` says what by: origin, and for each set the hash of its contents and what was counted; see `Written`.
+    """
     rows = [
         {"set": name, "id": key, "rewards": np.asarray(reward, np.float32).tolist()}
         for name, (comparisons, rewards) in scored.items()
         for key, reward in zip(keys(comparisons), rewards, strict=True)
     ]
+    schema = SCHEMA.with_metadata({MADE: json.dumps(made)}) if made is not None else SCHEMA
     with whole(path) as temporary:
-        pq.write_table(pa.Table.from_pylist(rows, schema=SCHEMA), temporary)
+        pq.write_table(pa.Table.from_pylist(rows, schema=schema), temporary)
+
+
+@dataclass(frozen=True)
+class Written:
+    """A finished reward file of ours and what made it.
+
+    Attributes:
+        origin: everything about the model that could change a reward.
+        contents: set -> hash of its contents.
+        counts: set -> what was counted while it was scored.
+    """
+
+    path: Path
+    origin: dict[str, Any]
+    contents: dict[str, str]
+    counts: dict[str, dict[str, int]]
+
+    def of(self, name: str, names: Sequence[str]) -> list[np.ndarray]:
+        """The rewards of the comparisons of set `name` that are called `names`."""
+        table = pq.read_table(self.path, filters=[("set", "=", name)])
+        found = dict(zip(table["id"].to_pylist(), table["rewards"].to_pylist(), strict=True))
+        return [np.array(found[key], np.float32) for key in names]
+
+
+def provenance(path: Path) -> Written | None:
+    """What made a reward file, if it is one of ours that says so."""
+    try:
+        made = json.loads((pq.read_schema(path).metadata or {})[MADE])
+        return Written(path, made["origin"], made["contents"], made["counts"])
+    except (pa.ArrowException, OSError, KeyError, ValueError, TypeError):
+        return None
 
 
 class RewardFile:
@@ -49,6 +87,9 @@ class RewardFile:
     def __init__(self, path: Path):
         """Raises UserError, naming file and line, for what is not a reward file and for duplicate ids."""
         self.path = path
+        written = provenance(path) if path.suffix == ".parquet" else None
+        self.origin: dict[str, Any] = {} if written is None else written.origin
+        """What made them, where the file says so."""
         self._rewards: dict[tuple[str | None, str], np.ndarray] = {}
         if not path.is_file():
             raise UserError(f"--from-rewards {path}: no such file")

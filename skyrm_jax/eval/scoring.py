@@ -14,7 +14,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from skyrm_jax.chat import Tree
-from skyrm_jax.comparison import Comparison
 from skyrm_jax.data.quarantine import Quarantine
 from skyrm_jax.data.sources import Located
 from skyrm_jax.errors import RecordError, UserError
@@ -22,13 +21,11 @@ from skyrm_jax.forms import FORMS
 
 if TYPE_CHECKING:
     from skyrm_jax.scorer import Scorer
+    from skyrm_jax.tree_scorer import TreeScorer
 
 
 Advance = Callable[[int], None]
 """Told how many comparisons were just finished."""
-
-CHUNK = 1024
-"""Records tokenised, and then scored, at a time."""
 
 QUIET = 15.0
 """Seconds between lines where there is no terminal to draw a bar on."""
@@ -76,29 +73,25 @@ def require_writable(folder: Path) -> None:
         raise UserError(f"{folder}: cannot be written to ({error.strerror}); give another place for results") from None
 
 
-def load_scorer(args: argparse.Namespace, source: str) -> "Scorer":
+def load_scorer(args: argparse.Namespace, source: str, mesh: Sequence[int] | None = None) -> "Scorer":
     """The scorer of `source` with the shared options. Raises UserError as `Scorer.load` does."""
-    from skyrm_jax.scorer import Scorer  # imports JAX, which help and wrong input do not need
+    # These import JAX, which help and wrong input do not need.
+    from skyrm_jax.mesh import make_mesh
+    from skyrm_jax.scorer import Scorer
 
-    return Scorer.load(source, template=args.template, max_tokens=args.max_tokens, dtype=args.dtype)
+    devices = make_mesh(mesh[0], mesh[1], mesh[2]) if mesh else None
+    return Scorer.load(source, mesh=devices, template=args.template, max_tokens=args.max_tokens, dtype=args.dtype)
 
 
-def origin(scorer: "Scorer") -> dict[str, Any]:
+def origin(scorer: "TreeScorer") -> dict[str, Any]:
     """What the rewards come from: the scorer's manifest and the versions of the packages under it."""
     from skyrm_jax.checkpoint import versions
 
     return {**scorer.manifest, "versions": versions()}
 
 
-def score(
-    scorer: "Scorer", comparisons: Sequence[Comparison], console: Console, label: str
-) -> tuple[list[np.ndarray], dict[str, int]]:
-    """The rewards of the comparisons, and what the scorer counted while it made them."""
-    return counted(scorer, len(comparisons), console, label, lambda advance: scorer.score(comparisons, advance))
-
-
 def readable(
-    scorers: Sequence["Scorer"], records: Sequence[Located], quarantine: Quarantine
+    scorers: Sequence["TreeScorer"], records: Sequence[Located], quarantine: Quarantine
 ) -> tuple[list[int], list[list[Tree]]]:
     """Which of the records all scorers can read, and for each scorer the trees of these; the others are quarantined."""
     comparisons = [record.comparison for record in records]
@@ -113,30 +106,6 @@ def readable(
     return numbers, [[cast(Tree, of[number]) for number in numbers] for of in trees]
 
 
-def score_records(
-    scorer: "Scorer", records: Sequence[Located], quarantine: Quarantine, console: Console, label: str
-) -> tuple[list[np.ndarray], dict[str, int]]:
-    """The rewards of all records, empty for those that go to the quarantine, and what the scorer counted.
-
-    Raises UserError as soon as too many are in the quarantine, or if all of a file are.
-    """
-
-    def work(advance: Advance) -> list[np.ndarray]:
-        rewards = [np.empty(0, np.float32)] * len(records)
-        for start in range(0, len(records), CHUNK):
-            chunk = records[start : start + CHUNK]
-            numbers, (trees,) = readable([scorer], chunk, quarantine)
-            quarantine.check()
-            advance(len(chunk) - len(numbers))
-            for number, reward in zip(numbers, scorer.score_trees(trees, advance), strict=True):
-                rewards[start + number] = reward
-        for file in quarantine.counts:
-            quarantine.finish(file)
-        return rewards
-
-    return counted(scorer, len(records), console, label, work)
-
-
 def counted(
     scorer: "Scorer", total: int, console: Console, label: str, work: Callable[[Advance], list[np.ndarray]]
 ) -> tuple[list[np.ndarray], dict[str, int]]:
@@ -148,8 +117,10 @@ def counted(
 
 
 @contextmanager
-def progress(console: Console, label: str, total: int) -> Iterator[Advance]:
+def progress(console: Console, label: str, total: int, done: int = 0) -> Iterator[Advance]:
     """Shows how far the scoring is; call what it gives with the number of comparisons just finished.
+
+    `done` of the `total` were finished before.
 
     A bar with ETA on a terminal, elsewhere a line every QUIET seconds.
     """
@@ -158,7 +129,7 @@ def progress(console: Console, label: str, total: int) -> Iterator[Advance]:
     with Progress(
         *columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal
     ) as bar:
-        task = bar.add_task(label, total=total)
+        task = bar.add_task(label, total=total, completed=done)
 
         def advance(finished: int) -> None:
             nonlocal said

@@ -1,7 +1,6 @@
 """The held-out comparisons of a tokenised store: exactly the trees that training put aside."""
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -13,10 +12,7 @@ from skyrm_jax.data.store import Store
 from skyrm_jax.errors import UserError
 
 if TYPE_CHECKING:
-    from skyrm_jax.scorer import Scorer
-
-WINDOW = 1024
-"""Trees packed together."""
+    from skyrm_jax.tree_scorer import TreeScorer
 
 
 @dataclass(frozen=True)
@@ -41,7 +37,7 @@ class HeldOut:
         ]
         return cls(store, comparisons, [s.tree for s in stored])
 
-    def check(self, scorer: "Scorer") -> None:
+    def check(self, scorer: "TreeScorer") -> None:
         """Raises UserError unless the scorer would tokenise and read conversations as the store did."""
         self.store.require(scorer.manifest, "checkpoint", "prepare a store for this checkpoint, or give the text files")
         longest = max(tree.longest for tree in self.trees)
@@ -49,11 +45,3 @@ class HeldOut:
             raise UserError(
                 f"{self.store.directory}: holds a conversation of {longest} tokens: give --max-tokens {longest} or more"
             )
-
-    def score(self, scorer: "Scorer", progress: Callable[[int], None] | None = None) -> list[np.ndarray]:
-        """Rewards f32[K] of every comparison, in order. Raises UserError as `check` does."""
-        self.check(scorer)
-        rewards: list[np.ndarray] = []
-        for start in range(0, len(self.trees), WINDOW):
-            rewards += scorer.score_trees(self.trees[start : start + WINDOW], progress)
-        return rewards

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from skyrm_jax.errors import UserError
-from skyrm_jax.eval.heldout import Curve
+from skyrm_jax.eval.curves import Curve
 from skyrm_jax.report.style import BLACK, BLUE, GREEN, GREY, ORANGE, canvas
 
 Series = tuple[np.ndarray, np.ndarray]  # steps i64[n], values f64[n]

@@ -1,25 +1,21 @@
 """The page of a training run: one HTML file that needs nothing but itself and follows the reader's light or dark."""
 
-import json
-import re
-import tempfile
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from math import log
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from markupsafe import Markup
-from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from skyrm_jax.report.files import whole
+from skyrm_jax.report.page_style import drawn, flat, said_time
 from skyrm_jax.report.plots import Series, read_metrics, series, smooth, thinned, trend, window
 from skyrm_jax.report.run_page_template import TEMPLATE
-from skyrm_jax.report.style import BLACK, BLUE, GREEN, GREY, ORANGE, PURPLE, SETTINGS, canvas
+from skyrm_jax.report.style import BLUE, GREEN, GREY, ORANGE, PURPLE
 
 PAGE = "run.html"
 METRICS, PLOT = "metrics.jsonl", "training.png"
@@ -149,18 +145,6 @@ PANELS = (
     ),
 )
 
-COLORS = {BLUE: "blue", ORANGE: "orange", GREEN: "green", PURPLE: "purple", BLACK: "ink", GREY: "quiet"} | {
-    SETTINGS["grid.color"]: "grid"
-}
-"""A plot's colours and the page's names of them, whose values differ in light and dark."""
-
-INLINE: Any = {  # on top of the settings of all plots
-    "svg.fonttype": "none",
-    "savefig.transparent": True,
-    "text.color": BLACK,
-    "axes.labelcolor": BLACK,
-}
-
 
 def run_page(folder: Path, config: dict[str, Any], steps_of_run: int | None = None, began: float | None = None) -> None:
     """Writes `folder`/run.html from the run's metrics.jsonl and its config.
@@ -250,26 +234,14 @@ def draw(panel: Panel, columns: Columns) -> Markup | None:
     """The panel as an SVG element whose colours are the page's; None if the run has nothing for it."""
     if not any(len(columns[line.column][0]) for line in panel.lines):
         return None
-    settings = INLINE | {"svg.hashsalt": panel.title}  # so that ids differ between panels and not between drawings
-    with tempfile.TemporaryDirectory() as place:
-        path = Path(place) / "panel.svg"
-        with rc_context(settings), canvas(path, panels=1, width=4.6, height=2.9) as (figure, (axes,)):
-            for line in panel.lines:
-                if len(columns[line.column][0]):
-                    _plot(axes, line, columns)
-            _scale(axes, panel)
-            figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=3)
-        return inline(path.read_text(encoding="utf-8"), panel.title)
 
+    def plot(axes: Axes) -> None:
+        for line in panel.lines:
+            if len(columns[line.column][0]):
+                _plot(axes, line, columns)
+        _scale(axes, panel)
 
-def inline(svg: str, title: str) -> Markup:
-    """matplotlib's SVG file as an element of the page: its text in the page's font, its colours by name."""
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
-    svg = re.sub(r' id="[a-zA-Z0-9.]+_[0-9]+"', "", svg)  # the same in every panel, and nothing refers to them
-    svg = re.sub(r"px [^;\"]*sans-serif[^;\"]*", "px system-ui, sans-serif", svg)
-    for color, name in COLORS.items():
-        svg = re.sub(color, f"var(--{name})", svg, flags=re.IGNORECASE)
-    return Markup(svg.replace("<svg ", Markup('<svg role="img" aria-label="{} over steps" ').format(title), 1))
+    return drawn(plot, panel.title, f"{panel.title} over steps")
 
 
 def _plot(axes: Axes, line: Line, columns: Columns) -> None:
@@ -315,16 +287,3 @@ def _scale(axes: Axes, panel: Panel) -> None:
     form = "{:.4g}%" if panel.unit else "{:,.4g}" if high < 1e4 else "{:,.0f}"
     factor = 100 if panel.unit else 1
     axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: form.format(factor * value)))
-
-
-def flat(config: dict[str, Any]) -> dict[str, list[tuple[str, str]]]:
-    """Section to its keys and their values as text."""
-    return {
-        section: [(key, json.dumps(value, indent=1, ensure_ascii=False, default=str)) for key, value in part.items()]
-        for section, part in config.items()
-    }
-
-
-def said_time(seconds: float | None) -> str:
-    """A time for people, in UTC; empty for None."""
-    return "" if seconds is None else f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"

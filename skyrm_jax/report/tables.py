@@ -1,6 +1,6 @@
 """Terminal tables of figures, with intervals, counts and ties beside every number."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -8,8 +8,9 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from skyrm_jax.eval.curves import Curve
 from skyrm_jax.eval.figures import Result
-from skyrm_jax.eval.heldout import Curve
+from skyrm_jax.eval.table import Difference
 
 
 def print_result(console: Console, title: str, result: Result) -> None:
@@ -39,6 +40,68 @@ def print_result(console: Console, title: str, result: Result) -> None:
         console.print(f"Note: {line}", markup=False, soft_wrap=True)
     if result.partial or result.notes:
         console.print()
+
+
+def print_overview(
+    console: Console,
+    name: str,
+    titles: Mapping[str, str],
+    results: Mapping[str, Result],
+    average: float | None,
+    absent: Sequence[str],
+) -> None:
+    """Prints the headline of every benchmark and their mean.
+
+    Args:
+        name: of the model.
+        titles: benchmark -> its title, in the order of the table.
+        average: the mean of all headlines; None if one is missing or partial.
+        absent: benchmarks that were asked for and not found.
+    """
+    table = _table(f"{name}: headlines")
+    table.add_column("benchmark")
+    for column in ("%", "95 % interval", "ties", "of"):
+        table.add_column(column, justify="right")
+    table.add_column("")
+    for key, title in titles.items():
+        result = results.get(key)
+        if result is None or result.headline is None:
+            if result is not None or key in absent:
+                table.add_row(title, "", "", "", "", "not in the data" if result is None else "no headline figure")
+            continue
+        figure = result.figure(result.headline)
+        ties = "" if figure.ties is None else f"{figure.ties:,}"
+        interval = f"{figure.low:.1f} to {figure.high:.1f}"
+        table.add_row(
+            title, f"{figure.value:.2f}", interval, ties, f"{figure.total:,}", "PARTIAL" if result.partial else ""
+        )
+    if average is not None:
+        table.add_row("Mean of seven", f"{average:.2f}", "", "", "", "", style="bold")
+    else:
+        table.add_row("Mean of seven", "", "", "", "", "needs all seven, whole")
+    console.print(table)
+    console.print()
+
+
+def print_differences(
+    console: Console,
+    title: str,
+    differences: Mapping[str, Mapping[str, Mapping[str, Difference]]],
+    results: Mapping[str, Result],
+) -> None:
+    """Prints the differences of the headline section of every set; those whose interval excludes 0 in bold."""
+    table = _table(title)
+    for column in ("set", "figure"):
+        table.add_column(column)
+    for column in ("points", "paired 95 % interval"):
+        table.add_column(column, justify="right")
+    for name, sections in differences.items():
+        headline = results[name].headline
+        for figure, d in sections.get(headline[0] if headline else next(iter(sections), ""), {}).items():
+            style = "bold" if d.low > 0 or d.high < 0 else ""
+            table.add_row(name, escape(figure), f"{d.value:+.2f}", f"{d.low:+.2f} to {d.high:+.2f}", style=style)
+    console.print(table)
+    console.print()
 
 
 def print_curve(console: Console, curve: Curve) -> None:

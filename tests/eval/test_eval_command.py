@@ -9,9 +9,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from skyrm_jax import checkpoint
 from skyrm_jax.comparison import Comparison
 from skyrm_jax.errors import RecordError, UserError
 from skyrm_jax.eval import cli, scoring
+from skyrm_jax.eval.journal import UNFINISHED
 
 HELD_OUT = [
     {"prompt": "p", "responses": ["long answer", "no", "maybe"], "chosen": 0, "category": "long"},
@@ -46,6 +48,7 @@ def scorer(monkeypatch: pytest.MonkeyPatch) -> LengthScorer:
     made = LengthScorer()
     monkeypatch.setattr(scoring, "load_scorer", lambda *args: made)
     monkeypatch.setattr(scoring, "origin", lambda scorer: {**scorer.manifest, **scorer.counts})
+    monkeypatch.setattr(checkpoint, "digest", lambda source: f"hash of {source}")
     return made
 
 
@@ -83,7 +86,7 @@ def test_everything_is_written_and_can_be_computed_again(tmp_path: Path, capsys:
     overall = figures["Overall (leaderboard)"]
     assert (overall["value"], overall["correct"], overall["ties"], overall["total"]) == (50.0, 2, 1, 4)
     assert "Overall (leaderboard) 50.00" in text
-    assert "gpt-4o-2024-05-13: 4 of 42 Coding pairs" in text
+    assert "gpt-4o-2024-05-13: Coding: 4 of 42 pairs" in text
     accuracy = results["results"]["held-out"]["sections"]["Pair accuracy"]
     assert {n: (f["correct"], f["ties"], f["total"]) for n, f in accuracy.items()} == {
         "All pairs": (2, 1, 4),
@@ -92,14 +95,15 @@ def test_everything_is_written_and_can_be_computed_again(tmp_path: Path, capsys:
     }
     # N = 1: (1/3 + 1/2 + 1/2) / 3; N = 2: the long one is in 2/3 of the pairs; (2/3 + 0 + 1/2) / 3.
     np.testing.assert_allclose(
-        results["results"]["held-out"]["best_of_n"]["reward"], np.array([4 / 3, 7 / 6, 3 / 2]) / 3 * 100
+        results["results"]["held-out"]["curves"]["Best of N"]["reward"], np.array([4 / 3, 7 / 6, 3 / 2]) / 3 * 100
     )
     manifest = results["manifest"]
     assert manifest["rewards"]["template_hash"] == "abc"
-    assert manifest["rewards"]["comparisons"] == 7
     assert manifest["sets"]["judgebench"]["counts"] == {"comparisons": 4, "truncated": 1}
     assert manifest["sets"]["held-out"]["comparisons"] == 3
-    assert (tmp_path / "out/best_of_n.png").read_bytes().startswith(b"\x89PNG")
+    assert manifest["rewards"]["checkpoint_sha256"] == "hash of x"
+    assert results["average"] is None
+    assert "<svg" in (tmp_path / "out/report.html").read_text()
     assert pq.read_table(tmp_path / "out/rewards.parquet").num_rows == 7
 
     cli.main(["--from-rewards", str(tmp_path / "out/rewards.parquet"), *sets, str(tmp_path / "again")])
@@ -122,7 +126,7 @@ def test_bad_records_are_put_aside_and_counted(tmp_path: Path) -> None:
 
 
 def test_what_the_model_cannot_read_is_put_aside_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scoring, "CHUNK", 2)
+    monkeypatch.setattr("skyrm_jax.eval.sets.WINDOW", 2)
     records = [{"prompt": "refused", "responses": ["a", "b"], "chosen": 0, "id": "twice"}, *HELD_OUT]
     records[2] = records[2] | {"id": "twice"}
     path = tmp_path / "h.jsonl"
@@ -164,8 +168,13 @@ def test_a_folder_for_results_that_cannot_be_made_is_answered_before_the_model_i
     ("arguments", "words"),
     [
         ([], "nothing to score"),
-        (["--benchmarks", "all"], "--benchmarks needs --data"),
         (["--benchmarks", "rewardbench3", "--data", "."], "there is no 'rewardbench3'"),
+        (["--benchmarks", "all", "--data", "nowhere"], "nowhere: no such file or folder"),
+        (["--benchmarks", "rmb", "--data", "."], "no RMB file here"),
+        (["--benchmarks", "rmb"], "RMB is not on the Hub: give --data"),
+        (["--data", ".", "--held-out", "x"], "--data is for --benchmarks"),
+        (["--benchmarks", "all", "--endpoint-model", "m"], "belong to --endpoint"),
+        (["--benchmarks", "all", "--against", "nowhere"], "--against nowhere: no results.json there"),
         (["--held-out", "absent.jsonl"], r"absent\.jsonl: there is no such file"),
     ],
 )
@@ -183,3 +192,131 @@ def test_missing_rewards_stop_everything(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no rewards for 3 of the 4 comparisons of judgebench"):
         cli.main(["--from-rewards", str(tmp_path / "r.jsonl"), *sets, "--out", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL."""
+
+
+def test_a_killed_evaluation_goes_on_where_it_stopped(
+    tmp_path: Path, scorer: LengthScorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("skyrm_jax.eval.sets.WINDOW", 2)
+    given = ["--benchmarks", "judgebench", "--data", str(judgebench(tmp_path / "data"))]
+    given += ["--held-out", str(held_out(tmp_path / "h.jsonl"))]
+    cli.main(["--checkpoint", "x", *given, "--out", str(tmp_path / "whole")])
+    wanted = json.loads((tmp_path / "whole/results.json").read_text())
+
+    scored: list[str] = []
+    whole = LengthScorer.score
+
+    def until_killed(self: LengthScorer, comparisons: list[Comparison], progress: Any = None) -> list[np.ndarray]:
+        if len(scored) >= 4:
+            raise Killed
+        scored.extend(c.prompt[0].content for c in comparisons)
+        return whole(self, comparisons)
+
+    again = [*given, "--out", str(tmp_path / "out")]
+    monkeypatch.setattr(LengthScorer, "score", until_killed)
+    with pytest.raises(Killed):
+        cli.main(["--checkpoint", "x", *again])
+    unfinished = tmp_path / "out" / UNFINISHED
+    with unfinished.open("ab") as stream:
+        stream.write(b'{"set": "judgebench", "sta')  # what a kill leaves of a line
+    scored.clear()
+    cli.main(["--checkpoint", "x", *again])
+    assert scored == ["p", "q", "q"]  # only the held-out set was left
+    assert not unfinished.exists()
+    got = json.loads((tmp_path / "out/results.json").read_text())
+    assert got["results"] == wanted["results"]
+    assert got["manifest"]["sets"] == wanted["manifest"]["sets"]
+    scored.clear()
+    cli.main(["--checkpoint", "x", *again])  # finished: nothing is scored again
+    assert not scored
+    assert json.loads((tmp_path / "out/results.json").read_text())["results"] == wanted["results"]
+
+
+def test_rewards_of_another_model_are_not_taken_over(
+    tmp_path: Path, scorer: LengthScorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("skyrm_jax.eval.sets.WINDOW", 2)
+    given = ["--held-out", str(held_out(tmp_path / "h.jsonl")), "--out", str(tmp_path / "out")]
+
+    def killed(*_: Any) -> Any:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LengthScorer, "score", lambda _, some: [np.zeros(len(c.responses), np.float32) for c in some])
+        patch.setattr(cli, "report", killed)
+        patch.setattr("skyrm_jax.eval.journal.Journal.remove", killed)
+        with pytest.raises(Killed):
+            cli.main(["--checkpoint", "x", *given])
+    scorer.manifest["compute_dtype"] = "bfloat16"
+    with pytest.raises(UserError, match=r"unfinished.jsonl: .* \(its compute_dtype differ\): remove the file"):
+        cli.main(["--checkpoint", "x", *given])
+    (tmp_path / "out" / UNFINISHED).unlink()
+    cli.main(["--checkpoint", "x", *given])  # the finished file beside it is another model's too
+    results = json.loads((tmp_path / "out/results.json").read_text())
+    assert results["results"]["held-out"]["sections"]["Pair accuracy"]["All pairs"]["correct"] == 2
+
+
+def test_two_models_are_compared_figure_by_figure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    sets = ["--benchmarks", "judgebench", "--data", str(judgebench(tmp_path / "data"))]
+    cli.main(["--baseline", "length", *sets, "--out", str(tmp_path / "length")])
+    rewards = "".join(json.dumps({"id": str(i), "rewards": [float(i < 3), 0.5]}) + "\n" for i in range(4))
+    (tmp_path / "theirs.jsonl").write_text(rewards)
+    capsys.readouterr()
+    arguments = ["--from-rewards", str(tmp_path / "theirs.jsonl"), *sets, "--against", str(tmp_path / "length")]
+    cli.main([*arguments, "--out", str(tmp_path / "out")])
+    text = re.sub(" +", " ", capsys.readouterr().out)
+    results = json.loads((tmp_path / "out/results.json").read_text())
+    assert results["name"] == "theirs"
+    difference = results["against"]["baseline: length"]["judgebench"]["gpt-4o-2024-05-13"]["Overall (leaderboard)"]
+    assert difference["value"] == 25.0  # 3 of 4, less 2 of 4
+    assert difference["low"] < 25.0 < difference["high"]
+    assert "theirs less baseline: length" in text
+    assert "+25.00" in text
+    page = (tmp_path / "out/report.html").read_text()
+    assert "baseline: length" in page
+    (tmp_path / "h.jsonl").write_text("")
+    other = judgebench(tmp_path / "other")
+    path = next(other.iterdir())
+    path.write_text(path.read_text().replace("bb", "cc"))
+    with pytest.raises(UserError, match="its judgebench holds other comparisons"):
+        cli.main([*arguments, "--data", str(other), "--out", str(tmp_path / "out2")])
+
+
+@pytest.mark.parametrize(("rule", "wanted"), [("length", [8.0, 8.0, 3.0]), ("longest-markdown", [0.0, 6.0, 0.0])])
+def test_baselines_are_rules_on_text(tmp_path: Path, rule: str, wanted: list[float]) -> None:
+    record = {"prompt": "p", "responses": ["plain te", "a\n# head", "abc"], "chosen": 0, "id": "1"}
+    (tmp_path / "h.jsonl").write_text(json.dumps(record) + "\n")
+    given = ["--held-out", str(tmp_path / "h.jsonl"), "--out", str(tmp_path / "out")]
+    cli.main(["--baseline", rule, *given])
+    assert pq.read_table(tmp_path / "out/rewards.parquet")["rewards"].to_pylist() == [wanted]
+    results = json.loads((tmp_path / "out/results.json").read_text())
+    assert results["manifest"]["rewards"] == {"baseline": rule}
+
+
+def test_the_random_baseline_depends_on_the_text_alone(tmp_path: Path) -> None:
+    given = ["--benchmarks", "judgebench", "--data", str(judgebench(tmp_path / "data"))]
+    cli.main(["--baseline", "random", *given, "--out", str(tmp_path / "out")])
+    rewards = pq.read_table(tmp_path / "out/rewards.parquet")["rewards"].to_pylist()
+    assert len({second for _, second in rewards}) == 1  # always "bb"
+    assert len({first for first, _ in rewards}) == 4
+
+
+def test_a_folder_that_holds_some_benchmarks_says_which_are_absent(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "all").mkdir()
+    judgebench(tmp_path / "all" / "judgebench")
+    given = ["--benchmarks", "all", "--data", str(tmp_path / "all"), "--out", str(tmp_path / "out")]
+    cli.main(["--baseline", "length", *given])
+    results = json.loads((tmp_path / "out/results.json").read_text())
+    assert list(results["results"]) == ["judgebench"]
+    assert "rmb" in results["absent"]
+    assert len(results["absent"]) == 6
+    text = re.sub(" +", " ", capsys.readouterr().out)
+    assert "RMB not in the data" in text
+    assert "JudgeBench 50.00" in text
+    assert "PARTIAL" in text

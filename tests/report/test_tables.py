@@ -2,8 +2,8 @@
 
 from rich.console import Console
 
+from skyrm_jax.eval.curves import Curve
 from skyrm_jax.eval.figures import Figure, Result
-from skyrm_jax.eval.heldout import Curve
 from skyrm_jax.report.tables import print_curve, print_facts, print_result
 
 
@@ -29,7 +29,7 @@ def test_result_shows_intervals_ties_totals_and_what_is_missing() -> None:
 
 
 def test_curve_and_facts() -> None:
-    text = printed(print_curve, Curve([1, 2], [50, 70.126], [45, 65], [55, 75], [50, 90], [50, 50], [9, 4], 9))
+    text = printed(print_curve, Curve([1, 2], [50, 70.126], [45, 65], [55, 75], [50, 90], [50, 50], [9, 4], 9, 0.02))
     assert ["2", "70.13", "65.0", "to", "75.0", "90.00", "50.00", "4"] in [line.split() for line in text.splitlines()]
     text = printed(print_facts, "Rewards from", {"a": {"b": 1, "c": None}, "d": "[red]x"})
     assert [line.strip() for line in text.splitlines() if line] == ["Rewards from", "a.b: 1", "d: [red]x"]

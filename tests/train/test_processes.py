@@ -93,6 +93,49 @@ def test_who_is_gone_or_stuck_is_named(written: Path, tmp_path: Path) -> None:
     assert "process 1 does not answer" in said or "unhealthy (stopped sending heartbeats):\n1" in said, said
 
 
+FULL = """
+import resource, sys
+from skyrm_jax import distributed
+from skyrm_jax.train import __main__, logs, saving
+
+saving.OTHERS, saving.PATIENCE = 10, 0.0
+write = logs.Logs.write
+
+def limited(self, step, *rest):
+    # The disk of process 1 is full from the third step to the sixth.
+    write(self, step, *rest)
+    if not distributed.is_writer():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2_000 if 3 <= step < 6 else -1, -1))
+
+logs.Logs.write = limited
+__main__.main(sys.argv[1:])
+"""
+
+
+@pytest.mark.full
+def test_a_disk_that_is_full_for_one_process_is_outlived_by_all(written: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    options = [
+        "--config",
+        str(written),
+        "--run.checkpoint_every",
+        "2",
+        "--run.evaluate_every",
+        "0",
+        "--mesh.fsdp",
+        "-1",
+    ]
+    said = ends_well([sys.executable, "-c", FULL, *options], 2)
+    assert "could NOT be written" in said[0], said[0]
+    assert "finished 10 steps" in said[0]
+    assert checkpoint.finished_steps(out)[-1] == 10
+    assert len(losses(out)) == 10
+    ends_well(train(written, "--run.out", str(tmp_path / "undisturbed"), "--data.store", str(out / "store")), 2)
+    theirs = params(tmp_path / "undisturbed")
+    for name, value in params(out).items():
+        np.testing.assert_array_equal(value, theirs[name], err_msg=name)
+
+
 def test_a_process_that_does_not_come_is_missed(written: Path) -> None:
     told = environment(0, 2, free_port()) | {"SKYRM_START_TIMEOUT": "3"}
     ended = subprocess.run(train(written), env=told, capture_output=True, text=True, timeout=120)

@@ -1,0 +1,150 @@
+"""The figures of a benchmark as functions of how often each comparison is drawn.
+
+Every figure is a ratio of sums over comparisons, or a weighted sum of other figures. So one description gives the
+figures, their bootstrap intervals, and the interval of the difference between two models on the same comparisons.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from skyrm_jax.eval.figures import Figure, Key, Result
+from skyrm_jax.eval.statistics import bootstrap, estimate, ratio
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One figure of a model less that of another, in points, with its paired 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Table:
+    """Figures over `n` comparisons, described one by one; `result` computes them all.
+
+    Args:
+        n: number of comparisons.
+        unit: i[n], which comparisons are drawn together; None: each by itself.
+    """
+
+    def __init__(self, n: int, unit: np.ndarray | None = None) -> None:
+        if n == 0:
+            raise ValueError("no comparison to compute figures from")
+        self._n = n
+        self._unit = np.arange(n) if unit is None else np.unique(unit, return_inverse=True)[1]
+        self._points: list[np.ndarray] = []
+        self._of: list[np.ndarray] = []
+        self._ties: list[np.ndarray | None] = []
+        self._rows: dict[Key, tuple[int | None, dict[Key, float], bool]] = {}
+
+    def __len__(self) -> int:
+        """How many comparisons."""
+        return self._n
+
+    def ratio(
+        self, key: Key, points: np.ndarray, of: np.ndarray, ties: np.ndarray | None = None, counted: bool = True
+    ) -> Key:
+        """A figure: the sum of `points` f[n] over that of `of` f[n] (both per comparison); returns its key.
+
+        Args:
+            ties: how many of a comparison's units are exact ties.
+            counted: whether the sum of points is a number that people count, such as that of right pairs.
+        """
+        self._rows[self._new(key)] = (len(self._points), {}, counted)
+        self._points.append(np.asarray(points, np.float64))
+        self._of.append(np.asarray(of, np.float64))
+        self._ties.append(None if ties is None else np.asarray(ties))
+        return key
+
+    def accuracy(self, key: Key, members: np.ndarray, correct: np.ndarray, ties: np.ndarray) -> Key:
+        """A figure: the share of the comparisons bool[n] `members` that are `correct`, bool or f[n]."""
+        return self.ratio(key, members * correct, members, members & (ties > 0))
+
+    def weighted(self, key: Key, parts: Mapping[Key, float] | Iterable[Key], normalised: bool = True) -> Key:
+        """A figure: the weighted sum of others, over the weights of those that are defined if `normalised`.
+
+        `parts` without weights have 1 each. Parts that rest on no comparison are left out.
+        """
+        weights = dict(parts) if isinstance(parts, Mapping) else dict.fromkeys(parts, 1.0)
+        self._rows[self._new(key)] = (None, weights, normalised)
+        return key
+
+    def result(self, headline: Key | None = None) -> Result:
+        """All figures that rest on a comparison, in the order in which they were described."""
+        keys = list(self._rows)
+        values = 100.0 * estimate(self._figures, self._units)
+        low, high = (100.0 * bound for bound in bootstrap(self._figures, self._units))
+        result = Result(sections={}, headline=headline)
+        for m, key in enumerate(keys):
+            if not np.isfinite(values[m]):
+                continue
+            column, _, counted = self._rows[key]
+            basis = sorted(self._basis(key))
+            ties = [one for i in basis if (one := self._ties[i]) is not None]
+            result.sections.setdefault(key[0], {})[key[1]] = Figure(
+                value=float(values[m]),
+                low=float(low[m]),
+                high=float(high[m]),
+                total=round(sum(float(self._of[i].sum()) for i in basis)),
+                correct=_number(float(self._points[column].sum())) if column is not None and counted else None,
+                ties=sum(int(one.sum()) for one in ties) if ties else None,
+            )
+        if headline is not None and headline[1] not in result.sections.get(headline[0], {}):
+            result.headline = None
+        return result
+
+    def less(self, other: "Table") -> dict[str, dict[str, Difference]]:
+        """Each figure less that of the other table, which describes the same figures of the same comparisons."""
+        if list(self._rows) != list(other._rows) or not np.array_equal(self._unit, other._unit):
+            raise ValueError("the tables describe different figures")
+
+        def rule(counts: np.ndarray) -> np.ndarray:
+            return self._figures(counts) - other._figures(counts)
+
+        values, (low, high) = estimate(rule, self._units), bootstrap(rule, self._units)
+        differences: dict[str, dict[str, Difference]] = {}
+        for (section, name), *numbers in zip(self._rows, values, low, high, strict=True):
+            if np.isfinite(numbers[0]):
+                differences.setdefault(section, {})[name] = Difference(*(100.0 * float(x) for x in numbers))
+        return differences
+
+    @property
+    def _units(self) -> int:
+        return int(self._unit.max()) + 1
+
+    def _new(self, key: Key) -> Key:
+        if key in self._rows:
+            raise ValueError(f"{key} is described twice")
+        return key
+
+    def _figures(self, counts: np.ndarray) -> np.ndarray:
+        """counts [R, units] -> shares [R, M], NaN where a figure rests on nothing."""
+        shares = ratio(counts, self._per_unit(self._points), self._per_unit(self._of))
+        done: dict[Key, np.ndarray] = {}
+        for key, (column, parts, normalised) in self._rows.items():
+            if column is not None:
+                done[key] = shares[:, column]
+                continue
+            values = np.stack([done[part] for part in parts], axis=1)
+            weights = np.isfinite(values) * np.array(list(parts.values()))
+            total = (weights * np.where(np.isfinite(values), values, 0.0)).sum(axis=1)
+            some = np.isfinite(values).any(axis=1)
+            below = weights.sum(axis=1) if normalised else np.ones(len(values))
+            done[key] = np.divide(total, below, out=np.full(len(values), np.nan), where=some & (below != 0))
+        return np.stack(list(done.values()), axis=1)
+
+    def _per_unit(self, columns: Sequence[np.ndarray]) -> np.ndarray:
+        """f64[units, M]: each column summed over the comparisons of a unit."""
+        return np.stack([np.bincount(self._unit, column, self._units) for column in columns], axis=1)
+
+    def _basis(self, key: Key) -> set[int]:
+        """The ratios that a figure is made of."""
+        column, parts, _ = self._rows[key]
+        return {column} if column is not None else set().union(*(self._basis(part) for part in parts))
+
+
+def _number(value: float) -> float:
+    return int(value) if value == int(value) else value

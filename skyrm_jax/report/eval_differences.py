@@ -1,0 +1,105 @@
+"""What the page of an evaluation says of it against others: paired differences, and which are more than noise."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from skyrm_jax.report.eval_runs import Figure, Run, between, sets_of, title_of
+from skyrm_jax.report.eval_section import strip
+
+Parts = Mapping[str, Mapping[str, Figure]]
+"""Section -> name -> difference."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A row: a figure of the first run less that of another.
+
+    Attributes:
+        strip: as in `eval_section.Row`, with 0 in the middle.
+        verdict: "higher" or "lower" if the interval excludes 0.
+    """
+
+    name: str
+    value: str
+    interval: str
+    strip: tuple[float, float, float] | None
+    verdict: str
+    headline: bool = False
+    partial: bool = False
+
+
+@dataclass(frozen=True)
+class Against:
+    """The first run less another.
+
+    Attributes:
+        headlines: one row for each set that has one.
+        sets: title of the set -> title of the table -> rows.
+        clear, total: how many of all intervals exclude 0.
+    """
+
+    other: str
+    headlines: list[Difference]
+    sets: dict[str, dict[str, list[Difference]]]
+    clear: int
+    total: int
+
+
+def differences(mine: Run) -> list[Against]:
+    """For each other evaluation what was compared with it."""
+    return [against(mine, other, sets) for other, sets in (mine.data.get("against") or {}).items()]
+
+
+def against(mine: Run, other: str, sets: Mapping[str, Parts]) -> Against:
+    """The differences of those figures that the run's own tables show."""
+    heads: dict[str, Figure] = {}
+    tables: dict[str, dict[str, list[Difference]]] = {}
+    for name in sets_of([mine]):
+        ours: Parts = mine.results[name].get("sections") or {}
+        shown = {
+            part: kept
+            for part, figures in sets.get(name, {}).items()
+            if (kept := {key: one for key, one in figures.items() if key in ours.get(part, {})})
+        }
+        if not shown:
+            continue
+        section, figure = mine.results[name].get("headline") or ("", "")
+        if figure in shown.get(section, {}):
+            heads[name] = shown[section][figure]
+        reach = reach_of(one for figures in shown.values() for one in figures.values())
+        tables[title_of(name, [mine])] = {
+            part: [difference(key, one, reach, headline=(part, key) == (section, figure)) for key, one in kept.items()]
+            for part, kept in shown.items()
+        }
+    reach = reach_of(heads.values())
+    rows = [row for parts in tables.values() for table in parts.values() for row in table]
+    return Against(
+        other,
+        [
+            difference(title_of(name, [mine]), one, reach, partial=bool(mine.partial(name)))
+            for name, one in heads.items()
+        ],
+        tables,
+        sum(bool(row.verdict) for row in rows),
+        len(rows),
+    )
+
+
+def reach_of(figures: Iterable[Figure]) -> float:
+    """How far from 0 the intervals go, for a scale that they share."""
+    return max((abs(one[end]) for one in figures if between(one) for end in ("low", "high")), default=0.0) or 1.0
+
+
+def difference(name: str, of: Figure, reach: float, headline: bool = False, partial: bool = False) -> Difference:
+    """One row, on a scale from -reach to reach."""
+    known = bool(between(of))
+    verdict = "" if not known else "higher" if of["low"] > 0 else "lower" if of["high"] < 0 else ""
+    return Difference(
+        name,
+        f"{of['value']:+.2f}",
+        f"{of['low']:+.1f} to {of['high']:+.1f}" if known else "",
+        strip(of, -reach, reach),
+        verdict,
+        headline,
+        partial,
+    )

@@ -1,0 +1,167 @@
+"""How fast the benchmarks are scored: as `skyrm eval` does it, against transformers.
+
+    python tools/bench_eval.py --shared DIR [--windows N] [--layers 4] [--json FILE]
+
+DIR (or $SKYRM_SHARED) is the folder of real data, whose data/benchmarks is scored, all of it or `--windows` windows of each
+benchmark, evenly spread. The model has the shape of Qwen3-0.6B, cut to `--layers`, and random weights, the same for both
+sides, in bfloat16. Each window of comparisons, as large as those of `skyrm eval`, begins as the token ids of whole conversations
+and ends as their rewards. Building trees, packing, sorting and padding are timed; tokenising, which both sides need alike, and
+loading and compiling, which a long run does once, are not: a window for which our side compiled is scored again.
+
+The other side is `AutoModelForSequenceClassification`, one conversation at a time or in batches sorted by length, at the best of
+eager and sdpa attention and batches of 1, 4, 8 and 16 for each benchmark, found on a sample. The sides are processes of their own and take turns,
+window by window. `ratio` is all of their seconds over all of ours; `ratio_<benchmark>` the same of one, and `_spread` the least,
+median and greatest of its windows. `reward_gap` is the greatest difference of rewards over their standard deviation.
+"""
+
+import argparse
+import json
+import os
+import tempfile
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from bench_data import TARGETS, Figures, cores, show, spread
+from bench_scoring import (
+    CONFIG,
+    ENVIRONMENT,
+    MOST_GAP,
+    PEER,
+    Ids,
+    SmallWeights,
+    encoded,
+    gap,
+    sample,
+    scores_fit,
+    search,
+)
+from bench_side import Side
+from rich.console import Console
+
+from skyrm_jax.chat import Chat
+from skyrm_jax.config import parse_train_config
+from skyrm_jax.convert.hf_export import write_hf
+from skyrm_jax.eval.benchmarks import BENCHMARKS, select
+from skyrm_jax.eval.sets import WINDOW
+from skyrm_jax.models.architecture import Architecture
+from skyrm_jax.train.setup import hf_config
+
+TARGETS |= {"ratio": (">=", 1.2)}
+SAMPLE = 12
+"""Comparisons on which the best setting of the other side is looked for."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shared", type=Path, default=os.environ.get("SKYRM_SHARED"), help="folder of real data")
+    parser.add_argument("--scratch", type=Path, help="where a temporary folder of 1 GB may be made")
+    parser.add_argument("--config", default=str(CONFIG), help="whose model.architecture is taken")
+    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--windows", type=int, help="of each benchmark at most, for a shorter look")
+    parser.add_argument(
+        "--window", type=int, default=WINDOW, help=f"comparisons in one (default {WINDOW}, as eval has it)"
+    )
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args(arguments)
+    if args.shared is None:
+        raise SystemExit("give the folder of real data: --shared DIR, or set SKYRM_SHARED")
+    console = Console()
+    with tempfile.TemporaryDirectory(dir=args.scratch) as folder:
+        figures = measure(args, Path(folder), console)
+    show(figures, console)
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+def measure(args: argparse.Namespace, folder: Path, console: Console) -> Figures:
+    """The figures; the model and the sides' standard error are written in `folder`."""
+    architecture = Architecture.from_hf(hf_config(parse_train_config(["--config", args.config]).model.architecture))
+    architecture = replace(architecture, layers=args.layers)
+    checkpoint = folder / "model"
+    write_hf(checkpoint, SmallWeights(architecture), args.shared / "tokenizers/qwen3")
+    chat = Chat.load(checkpoint, architecture.pad_token_id)
+    data = args.shared / "data/benchmarks"
+    figures = Figures(cores=cores(), layers=args.layers, window=args.window)
+    seconds: dict[str, list[tuple[float, float]]] = {}
+    with ExitStack() as stack:
+        ours, theirs = (
+            stack.enter_context(Side(PEER, [side, str(checkpoint)], folder / f"{side}.log", ENVIRONMENT))
+            for side in ("ours", "transformers")
+        )
+        for name in select(["all"], data)[0]:
+            ids = encoded(chat, BENCHMARKS[name].load(data))
+            setting = best_setting(name, ids, theirs, architecture.heads)
+            windows = [ids[start : start + args.window] for start in range(0, len(ids), args.window)]
+            chosen = windows if args.windows is None else spread_out(windows, args.windows)
+            console.print(
+                f"{name}: {len(chosen)} of {len(windows)} windows; transformers at {setting}", highlight=False
+            )
+            found = [score(name, one, ours, theirs, setting) for one in chosen]
+            seconds[name] = [(one["ours"], one["theirs"]) for one in found]
+            figures |= {
+                f"{name}_comparisons": sum(len(one) for one in chosen),
+                f"{name}_conversations": sum(len(k) for one in chosen for k in one),
+                f"{name}_token_ratio": sum(one["unshared"] for one in found) / sum(one["tokens"] for one in found),
+                f"{name}_transformers_setting": ", ".join(map(str, setting.values())),
+                f"{name}_reward_gap": max(one["gap"] for one in found),
+                f"ratio_{name}": ratio(seconds[name]),
+                f"ratio_{name}_spread": spread([t / o for o, t in seconds[name]]),
+            }
+            console.print(f"{name}: {figures[f'ratio_{name}']:.2f}", highlight=False)
+    everything = [one for part in seconds.values() for one in part]
+    figures["ratio"] = ratio(everything)
+    figures |= {"ours_seconds": sum(o for o, _ in everything), "transformers_seconds": sum(t for _, t in everything)}
+    return figures
+
+
+def best_setting(name: str, ids: list[list[Ids]], theirs: Side, heads: int) -> dict[str, str | int]:
+    """The attention and batch at which transformers is fastest on a sample of a benchmark."""
+    part = sample(ids, SAMPLE)
+    theirs.ask(do="take", name="sample", comparisons=part)
+    theirs.ask(do="score", name="sample")  # the first run is slower
+    found = search(
+        lambda **setting: theirs.ask(do="score", name="sample", **setting)["seconds"],
+        partial(scores_fit, [len(one) for k in part for one in k], heads),
+    )
+    attention, batch = min(found, key=lambda setting: found[setting])
+    return {"attention": attention, "batch": batch}
+
+
+def score(name: str, window: list[list[Ids]], ours: Side, theirs: Side, setting: dict[str, str | int]) -> Figures:
+    """Both sides' seconds for a window, in turn. Raises SystemExit if their rewards differ."""
+    counted = ours.ask(do="take", name=name, comparisons=window)
+    theirs.ask(do="take", name=name, comparisons=window)
+    first = ours.ask(do="score", name=name)
+    other = theirs.ask(do="score", name=name, **setting)
+    if first["compiled"]:
+        first = ours.ask(do="score", name=name)
+    difference = gap(first["rewards"], other["rewards"])
+    if not difference <= MOST_GAP:
+        raise SystemExit(f"{name}: the sides do not get the same rewards: {difference:.3f} standard deviations apart")
+    return Figures(
+        ours=first["seconds"],
+        theirs=other["seconds"],
+        tokens=counted["tree_tokens"],
+        unshared=counted["unshared_tokens"],
+        gap=difference,
+    )
+
+
+def spread_out(windows: list[list[list[Ids]]], count: int) -> list[list[list[Ids]]]:
+    """At most so many of them, evenly spread, the last one, which may be short, only with all others."""
+    if count >= len(windows):
+        return windows
+    return [windows[int(number)] for number in np.linspace(0, len(windows) - 1, count + 1)[:-1]]
+
+
+def ratio(seconds: list[tuple[float, float]]) -> float:
+    """All of the second over all of the first."""
+    return sum(t for _, t in seconds) / sum(o for o, _ in seconds)
+
+
+if __name__ == "__main__":
+    main()
