@@ -42,10 +42,6 @@ class Earlier:
             raise UserError(f"--against {folder / RESULTS}: cannot be read ({error!r}): evaluate again") from None
         return cls(folder, results, RewardFile(folder / FINISHED))
 
-    @property
-    def name(self) -> str:
-        return str(self.results["name"])
-
     def has(self, one: EvalSet) -> bool:
         """Whether it scored the comparisons of a set. Raises UserError if it scored others under that name."""
         found = self.results["manifest"]["sets"].get(one.name)

@@ -21,6 +21,7 @@ from skyrm_jax.eval.manifest import manifest
 from skyrm_jax.eval.pairs import describe_pairs
 from skyrm_jax.eval.sets import EvalSet, Files, benchmark_set, held_out_set, score_set
 from skyrm_jax.report.eval_page import eval_page
+from skyrm_jax.report.eval_runs import runs_of
 from skyrm_jax.report.files import whole
 from skyrm_jax.report.tables import print_curve, print_differences, print_facts, print_overview, print_result
 
@@ -114,8 +115,26 @@ def endpoint(args: argparse.Namespace) -> "TreeScorer":
     """The scorer that asks a server."""
     from skyrm_jax.eval.endpoint import Endpoint
 
-    chat = Chat.load(args.tokenizer, template=args.template)
+    chat = Chat.load(args.tokenizer, pad_of(args.tokenizer), args.template)
     return Endpoint(args.endpoint, chat, form=args.endpoint_form, model=args.endpoint_model, max_tokens=args.max_tokens)
+
+
+def pad_of(model: str) -> int | None:
+    """The pad token id in the config of a model folder or Hub id, if there is one: where a reward is read depends on it."""
+    config = Path(model) / "config.json"
+    if not Path(model).is_dir():
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import HfHubHTTPError
+
+        from skyrm_jax.convert.hf import split_revision
+
+        name, revision = split_revision(model)
+        try:
+            config = Path(hf_hub_download(name, "config.json", revision=revision))
+        except HfHubHTTPError:  # a tokenizer alone
+            return None
+    found = json.loads(config.read_text(encoding="utf-8")).get("pad_token_id") if config.is_file() else None
+    return found if isinstance(found, int) else None
 
 
 def batches(scorer: "TreeScorer") -> dict[str, Any]:
@@ -146,7 +165,8 @@ def report(
         title = benchmarks.BENCHMARKS[name].title if is_benchmark else "Held out"
         results[name] = result
         described[name] = {"title": title, **result.to_dict(), "pairs": describe_pairs(comparisons, values)}
-    against = {other.name: other.differences(sets, scored) for other in earlier}
+    _, *others = runs_of([{"name": options.name_of(args)}, *(other.results for other in earlier)])
+    against = {run.name: other.differences(sets, scored) for run, other in zip(others, earlier, strict=True)}
     headlines = {name: result.headline_value for name, result in results.items()}
     record = {
         "name": options.name_of(args),

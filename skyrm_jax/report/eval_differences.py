@@ -55,11 +55,11 @@ def against(mine: Run, other: str, sets: Mapping[str, Parts]) -> Against:
     heads: dict[str, Figure] = {}
     tables: dict[str, dict[str, list[Difference]]] = {}
     for name in sets_of([mine]):
-        ours: Parts = mine.results[name].get("sections") or {}
+        given = sets.get(name, {})
         shown = {
             part: kept
-            for part, figures in sets.get(name, {}).items()
-            if (kept := {key: one for key, one in figures.items() if key in ours.get(part, {})})
+            for part, figures in (mine.results[name].get("sections") or {}).items()
+            if (kept := {key: given[part][key] for key in figures if key in given.get(part, {})})
         }
         if not shown:
             continue

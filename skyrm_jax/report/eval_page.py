@@ -97,7 +97,7 @@ def warnings(run: Run) -> list[tuple[str, str]]:
             found.append((f"{title}: {counts['dropped']:,} dropped", "comparisons that no figure counts"))
         if of.get("bad_records"):
             found.append((f"{title}: {of['bad_records']:,} bad records", "set aside in the quarantine, not counted"))
-    tied = [f"{title} {ties:,} of {units:,}" for name, title in names for ties, units in [_ties(run, name)] if ties]
+    tied = [f"{title}: {ties:,} of {units:,}" for name, title in names for ties, units in [_ties(run, name)] if ties]
     if tied:
         rule = f"; {run.manifest['ties']}" if run.manifest.get("ties") else ""
         found.append(("Exactly equal rewards", f"{', '.join(tied)}{rule}"))

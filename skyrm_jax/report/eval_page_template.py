@@ -25,7 +25,7 @@ td .interval { display: block; }
 tr.head th, tr.head .number { font-weight: 600; }
 tr.head small, tr.head .soft, tr.head .interval { font-weight: normal; }
 tr.group th { padding-top: 0.8rem; color: var(--soft); font-size: 0.85rem; }
-.overview th[scope=row] { min-width: 11rem; }
+.overview th[scope=row] { min-width: 11rem; overflow-wrap: anywhere; }
 .legend { display: flex; flex-wrap: wrap; gap: 0.25rem 1.25rem; }
 .clear { font-weight: 600; }
 .strip { width: 7rem; padding-left: 1rem; }
@@ -54,8 +54,7 @@ ul { margin: 0.3rem 0; padding-left: 1.25rem; }
 code { overflow-wrap: anywhere; }
 @media (max-width: 40rem) {
   .strip { display: none; }
-  .overview th[scope=row] { position: sticky; left: 0; min-width: 7.5rem; max-width: 9rem; background: var(--card);
-    overflow-wrap: anywhere; }
+  .overview th[scope=row] { position: sticky; left: 0; min-width: 7.5rem; max-width: 9rem; background: var(--card); }
   table { font-size: 0.85rem; }
   .counts { white-space: normal; }
   .heat tbody th { position: sticky; left: 0; background: var(--card); }
@@ -121,7 +120,7 @@ code { overflow-wrap: anywhere; }
 {% block header %}
 <h1>{{ title }}</h1>
 <p>Evaluation of a reward model{% if mine.created() %} · {{ mine.created() }}{% endif %} · {{ mine.scored() }}
-{%- if mine.manifest.skyrm_jax %} · skyrm_jax {{ mine.manifest.skyrm_jax }}{% endif %}</p>
+{%- if mine.manifest.get("skyrm_jax") %} · skyrm_jax {{ mine.manifest.get("skyrm_jax") }}{% endif %}</p>
 {%- if mine.command() %}
 <p class="soft"><code>{{ mine.command() }}</code></p>
 {%- endif %}
@@ -160,7 +159,7 @@ code { overflow-wrap: anywhere; }
 {%- endif %}
 </table></div>
 <p class="soft">Headline figures in percent, below them their intervals
-{%- if mine.manifest.intervals %} ({{ mine.manifest.intervals }}){% endif %}.
+{%- if mine.manifest.get("intervals") %} ({{ mine.manifest.get("intervals") }}){% endif %}.
 {%- if v2 %} The average is the unweighted mean of the seven, and is given only if all seven are whole.{% endif %}
 {%- if "partial" in tags %} A figure marked <span class="tag">partial</span> is of part of a benchmark and compares with no
 published one.{% endif %}
@@ -320,8 +319,8 @@ the style of the column. Above the diagonal the wrong one is the more elaborate 
 
 {%- if differences %}
 <h2 id="differences">Differences from other evaluations</h2>
-<p class="soft">This evaluation less the other one, in points, on the same comparisons: both are drawn together (paired), so
-the intervals are narrower than those of the two figures suggest. <span class="clear">▲ higher</span> and
+<p class="soft">This evaluation less the other one, in points, over the comparisons that both could score. Both are drawn
+together (paired), so the intervals are narrower than those of the two figures suggest. <span class="clear">▲ higher</span> and
 <span class="clear">▼ lower</span> mark intervals that exclude 0.</p>
 {%- for one in differences %}
 <section class="card against"><h3>{{ title }} less {{ one.other }}</h3>
@@ -347,7 +346,7 @@ the intervals are narrower than those of the two figures suggest. <span class="c
 
 <h2 id="manifest">Manifest</h2>
 <p class="soft">All that could change a number.
-{%- if mine.manifest.ties %} Ties: {{ mine.manifest.ties }}.{% endif %}</p>
+{%- if mine.manifest.get("ties") %} Ties: {{ mine.manifest.get("ties") }}.{% endif %}</p>
 {%- for run, sections in manifests %}
 <details><summary>{{ marked(run) }}</summary>
 {%- if sections %}

@@ -100,9 +100,9 @@ class Run:
         return found
 
     def comparable(self, name: str) -> float | None:
-        """The headline of a whole benchmark: of part of one it is nothing to compare with published figures."""
+        """The headline of a whole benchmark; None of part of one, which compares with no published figure."""
         figure = self.headline(name)
-        return None if figure is None or self.partial(name) or name == HELD_OUT else float(figure["value"])
+        return None if figure is None or self.partial(name) else float(figure["value"])
 
     def scored_other_data(self, other: "Run", name: str) -> bool:
         """Whether this run and the other are known to have scored different comparisons under one name."""
@@ -113,18 +113,13 @@ class Run:
     def scored(self) -> str:
         """What made its rewards, in one line."""
         of = self.rewards
-        if "file" in of:
-            return f"rewards read from {of['file']}"
-        if "baseline" in of:
-            return f"baseline without a model: {of['baseline']}"
-        if "endpoint" in of:
-            return f"rewards of the endpoint {of['endpoint']}"
-        if "checkpoint" not in of:
-            return "rewards of unknown origin"
-        step = f", step {of['step']:,}" if of.get("step") is not None else ""
-        parts = [f"checkpoint {of['checkpoint']}{step}", self.size(), of.get("compute_dtype") or ""]
-        longest = of.get("max_tokens")
-        return ", ".join(part for part in (*parts, f"up to {longest:,} tokens" if longest else "") if part)
+        parts = [f"{what} {of[what]}" for what in ("checkpoint", "endpoint", "baseline") if of.get(what)]
+        parts += [f"step {of['step']:,}"] if of.get("step") is not None else []
+        parts += [f"model {of['model']}"] if of.get("model") else []
+        parts += [self.size(), str(of.get("compute_dtype") or "")]
+        parts += [f"up to {of['max_tokens']:,} tokens"] if of.get("max_tokens") else []
+        parts += [f"rewards read from {of['file']}"] if of.get("file") else []
+        return ", ".join(part for part in parts if part) or "rewards of unknown origin"
 
     def size(self) -> str:
         """Its number of parameters, for people; empty where it is not known."""

@@ -52,8 +52,8 @@ def test_log_loss_is_the_bradley_terry_loss_and_stays_finite() -> None:
 def test_temperature_is_the_scale_of_the_logits(scale: float) -> None:
     d = drawn(20_000, scale)
     found = calibration(d)
+    assert found.temperature is not None and found.fitted_ece is not None and found.fitted_log_loss is not None
     assert found.temperature == pytest.approx(scale, rel=0.05)
-    assert found.fitted_ece is not None and found.fitted_log_loss is not None
     assert found.fitted_ece < 0.02
     assert found.fitted_log_loss == pytest.approx(log_loss(d / found.temperature))
     assert found.fitted_log_loss <= found.log_loss

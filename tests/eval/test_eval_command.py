@@ -278,7 +278,10 @@ def test_two_models_are_compared_figure_by_figure(tmp_path: Path, capsys: pytest
     assert "+25.00" in text
     page = (tmp_path / "out/report.html").read_text()
     assert "baseline: length" in page
-    (tmp_path / "h.jsonl").write_text("")
+    twice = ["--against", str(tmp_path / "length"), str(tmp_path / "length"), "--out", str(tmp_path / "twice")]
+    cli.main([*arguments[:-2], *twice])
+    results = json.loads((tmp_path / "twice/results.json").read_text())
+    assert list(results["against"]) == ["baseline: length", "baseline: length (2)"]
     other = judgebench(tmp_path / "other")
     path = next(other.iterdir())
     path.write_text(path.read_text().replace("bb", "cc"))

@@ -1,5 +1,7 @@
 """Held-out accuracy with any number of responses, and which comparisons have a best-of-N curve."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -8,7 +10,7 @@ from skyrm_jax.errors import UserError
 from skyrm_jax.eval.heldout import ACCURACY, ALL, best_of_n, right_responses, score
 
 
-def comparison(k: int, preferences: list[Preference] | None = None, **names: str) -> Comparison:
+def comparison(k: int, preferences: list[Preference] | None = None, **names: Any) -> Comparison:
     return Comparison.of("Which?", [f"answer {i}" for i in range(k)], preferences, **names)
 
 

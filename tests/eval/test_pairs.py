@@ -12,19 +12,18 @@ def said(text: str) -> tuple[Message, ...]:
     return (Message("assistant", text),)
 
 
-def test_correlation_is_numpys() -> None:
+def test_correlation_is_numpys_and_its_interval_fishers() -> None:
     rng = np.random.default_rng(0)
     longer = rng.integers(-900, 900, 300)
-    for noise in (0.0, 1.0, 30.0):
+    for noise in (1.0, 10.0, 30.0):
         difference = 5 + 0.01 * longer + noise * rng.normal(size=300)
         found = bias(np.arange(300), difference, longer)
-        assert found.correlation == pytest.approx(np.corrcoef(difference, longer)[0, 1], abs=1e-12)
-        assert found.low is not None and found.high is not None
-        assert found.low - 1e-12 <= found.correlation <= found.high + 1e-12 <= 1 + 2e-12
-    # Fisher's interval for the last.
-    r = found.correlation
-    fisher = np.tanh(np.arctanh(r) + np.array([-1.96, 1.96]) / np.sqrt(297))
-    assert (found.low, found.high) == pytest.approx(tuple(fisher), abs=0.03)
+        r = np.corrcoef(difference, longer)[0, 1]
+        assert found.correlation == pytest.approx(r, abs=1e-12)
+        fisher = np.tanh(np.arctanh(r) + np.array([-1.96, 1.96]) / np.sqrt(297))
+        assert (found.low, found.high) == pytest.approx(tuple(fisher), abs=0.03)
+    exact = bias(np.arange(300), 5 - 0.01 * longer, longer)
+    assert (exact.correlation, exact.low, exact.high) == pytest.approx((-1, -1, -1), abs=1e-12)
 
 
 def test_units_and_origins_do_not_matter() -> None:

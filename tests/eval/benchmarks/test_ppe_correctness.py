@@ -79,7 +79,14 @@ def test_published_pair_accuracies_give_the_published_mean(
     comparisons = [
         replace(row, category=name, id=f"{name}/{k}") for name in tables["order"]["ppe"] for k in range(SIZES[name])
     ]
-    better = ([], [1], [1, 2], [1, 2, 3], [0, 1, 2], [0, 1, 2, 3])  # so many pairs right: 0 is in two of them
+    better: tuple[list[int], ...] = (
+        [],
+        [1],
+        [1, 2],
+        [1, 2, 3],
+        [0, 1, 2],
+        [0, 1, 2, 3],
+    )  # so many pairs right: 0 is in two of them
     by_count = [np.isin(np.arange(32), one).astype(float) for one in better]
     monkeypatch.setattr(ppe_correctness, "best_of_n", lambda *_: None)
     monkeypatch.setattr(table, "bootstrap", partial(bootstrap, replicates=10))

@@ -155,7 +155,7 @@ def test_rewards_that_are_missing_or_no_numbers(tmp_path: Path, name: str) -> No
         score(comparisons, [good[0], good[1][1:]])
     with pytest.raises(UserError, match="1 lists of rewards for 2 comparisons"):
         score(comparisons, good[:1])
-    with pytest.raises(UserError, match="comparison 1 has the id .* of comparison 0"):
+    with pytest.raises(UserError, match=r"comparison 1 has the id .* of comparison 0"):
         score([comparisons[0]] * 2, [good[0]] * 2)
 
 
@@ -228,7 +228,7 @@ def test_on_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
             ):
                 benchmark.load(None)
         elif name == "judgebench":
-            with pytest.raises(UserError, match="id j0 also stands in hub://ScalerLab/JudgeBench.split=gpt, line 1"):
+            with pytest.raises(UserError, match=r"id j0 also stands in hub://ScalerLab/JudgeBench\?split=gpt, line 1"):
                 benchmark.load(None)
         else:
             assert len(benchmark.load(None)) == (10 if name == "ppe-correctness" else 2)

@@ -107,7 +107,7 @@ def test_safety_is_one_domain_and_domains_weigh_the_same() -> None:
 def test_the_mean_of_domains_is_that_of_levels() -> None:
     domains = [domain for domain, size in SIZES.items() for _ in range(size)]
     assert len(domains) == 1327
-    rewards = np.random.default_rng(0).integers(0, 6, (1327, 6)).astype(float) + [0.5, 1, 1.5, 0, 0.5, 1]
+    rewards = np.random.default_rng(0).integers(0, 6, (1327, 6)) + np.array([0.5, 1, 1.5, 0, 0.5, 1])
     result = scored(made(*domains), rewards.tolist())
     assert result.partial == []
     found = values(result, SUMMARY)
