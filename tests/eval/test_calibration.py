@@ -15,8 +15,9 @@ def drawn(n: int, scale: float, seed: int = 0) -> np.ndarray:
     return scale * np.where(right, size, -size)
 
 
-def test_ece_is_the_sum_over_bins() -> None:
-    d = np.append(drawn(500, 3.0), [0.0, 0.0, 50.0])
+@pytest.mark.parametrize("scale", [0.3, 3.0])  # too little confidence, and too much
+def test_ece_is_the_sum_over_bins(scale: float) -> None:
+    d = np.append(drawn(500, scale), [0.0, 0.0, 50.0])
     confidence = 1 / (1 + np.exp(-np.abs(d)))
     right = (d > 0) + 0.5 * (d == 0)
     total, sizes = 0.0, []

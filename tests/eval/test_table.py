@@ -33,7 +33,7 @@ def width(one: Difference) -> float:
 
 def test_figures_and_what_they_rest_on() -> None:
     table = Table(5)
-    points, of, ties = np.array([2, 0, 1, 0, 3]), np.array([2, 2, 3, 0, 3]), np.array([0, 1, 2, 0, 0])
+    points, of, ties = np.array([2, 0, 1, 0, 3]), np.array([2, 2, 3, 0, 3]), np.array([0, 1, 2, 0, 1])
     assert table.ratio(("a", "pairs"), points, of, ties) == ("a", "pairs")
     table.accuracy(("a", "share"), np.array([1, 1, 1, 0, 0], bool), np.array([0.5, 0, 1, 1, 1]), ties)
     table.weighted(("b", "sum"), {("a", "pairs"): 3.0, ("a", "share"): 1.0})
@@ -42,9 +42,9 @@ def test_figures_and_what_they_rest_on() -> None:
     pairs, share, uncounted = (result.sections["a"][name] for name in ("pairs", "share", "no count"))
     whole = result.sections["b"]["sum"]
     assert [figure.value for figure in (pairs, share, whole)] == pytest.approx([60, 50, 57.5])
-    assert (pairs.correct, pairs.ties, pairs.total) == (6, 3, 10)
+    assert (pairs.correct, pairs.ties, pairs.total) == (6, 4, 10)
     assert (share.correct, share.ties, share.total) == (1.5, 2, 3)  # of a comparison the tie counts, not how many
-    assert (whole.correct, whole.ties, whole.total) == (None, 5, 13)
+    assert (whole.correct, whole.ties, whole.total) == (None, 6, 13)
     assert (uncounted.correct, uncounted.ties, uncounted.total) == (None, None, 4)
     assert result.headline == ("b", "sum")
     assert list(result.sections) == ["a", "b"]

@@ -99,6 +99,8 @@ def select(names: Sequence[str], data: Path | None) -> tuple[list[str], list[str
         return list(dict.fromkeys(wanted)), []
     if data is not None and not data.exists():
         raise UserError(f"--data {data}: no such file or folder")
+    if data is not None and data.is_file():
+        raise UserError(f"--data {data}: is one file: say of which benchmark, with --benchmarks NAME")
     found = [name for name, benchmark in BENCHMARKS.items() if name in wanted or benchmark.is_in(data)]
     if not found:
         folders = ", ".join(benchmark.published[0].folders[0] for benchmark in BENCHMARKS.values())

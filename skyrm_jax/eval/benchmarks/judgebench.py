@@ -92,10 +92,11 @@ def score(comparisons: Sequence[Comparison], rewards: Rewards) -> Result:
     result = table(comparisons, rewards).result((HEADLINE_SPLIT, MACRO))
     for split in _splits(comparisons):
         found = Counter(c.category for c in comparisons if c.source == split)
-        if split in SIZES:
-            result.partial += [f"{split}: {line}" for line in shortfall(found, SIZES[split], "pairs")]
-        else:
-            result.partial.append(f"{split}: not a published split, so its completeness is unknown")
+        lacks = [f"{split}: {line}" for line in shortfall(found, SIZES.get(split, {}), "pairs")]
+        if split not in SIZES:
+            lacks = [f"{split}: not a published split, so its completeness is unknown"]
+        # The headline is of one split: what the others lack does not touch it.
+        (result.partial if split == HEADLINE_SPLIT or result.headline is None else result.notes).extend(lacks)
     if result.headline is None:
         result.partial.append(f"{HEADLINE_SPLIT}: the split of the headline figure is not here")
     return result

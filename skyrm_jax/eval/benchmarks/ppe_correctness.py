@@ -132,9 +132,9 @@ def area(rewards: np.ndarray, right: np.ndarray) -> float:
 
 
 def _benchmark(source: Source) -> str:
-    """Which of the five a file holds: its name, or that of a folder above it, says so."""
-    parts = reversed(PurePosixPath(source.path if isinstance(source, SourceFile) else source.id).parts)
-    for part in parts:
+    """Which of the five a file holds: its name, or that of one of the two folders above it, says so."""
+    parts = PurePosixPath(source.path if isinstance(source, SourceFile) else source.id).parts
+    for part in parts[-1:-4:-1]:
         for name in SIZES:
             if name.lower() in part.lower():
                 return name

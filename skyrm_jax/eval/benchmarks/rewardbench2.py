@@ -41,6 +41,8 @@ def parse(record: Mapping[str, Any], source: Source, line: int) -> Comparison:
     chosen, rejected = texts("chosen", record["chosen"]), texts("rejected", record["rejected"])
     if subset != TIES and len(chosen) != 1:
         raise RecordError("chosen", "holds several responses outside Ties", "download the file again", f"{len(chosen)}")
+    if subset != TIES and len(rejected) != 3:
+        raise RecordError("rejected", "are not three outside Ties", "download the file again", f"{len(rejected)}")
     if subset == TIES:
         kind, _, number = name.partition(":")
         if kind not in ("ref", "tied") or not number:
