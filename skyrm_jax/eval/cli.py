@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from skyrm_jax.tree_scorer import TreeScorer
 
 PAGE = "report.html"
+COMPUTED = ("mesh", "batches")
+"""What of a scorer's manifest may differ between two parts of an evaluation, and is told nevertheless."""
 
 Scored = dict[str, list[np.ndarray]]
 
@@ -94,7 +96,7 @@ def made(args: argparse.Namespace, sets: Sequence[EvalSet], console: Console) ->
         from skyrm_jax.checkpoint import digest
 
         origin["checkpoint_sha256"] = digest(args.checkpoint)
-    steady = {name: value for name, value in origin.items() if name not in ("batches", "mesh", *scorer.counts)}
+    steady = {name: value for name, value in origin.items() if name not in (*COMPUTED, *scorer.counts)}
     journal = Journal(args.out, steady)
     scored: Scored = {}
     for one in sets:
@@ -108,7 +110,8 @@ def made(args: argparse.Namespace, sets: Sequence[EvalSet], console: Console) ->
     }
     rewards.write(args.out / FINISHED, {one.name: (one.comparisons, scored[one.name]) for one in sets}, written)
     journal.remove()
-    return scored, origin | batches(scorer)
+    computed = {name: value for name, value in scorer.manifest.items() if name in COMPUTED}  # known only afterwards
+    return scored, steady | computed
 
 
 def endpoint(args: argparse.Namespace) -> "TreeScorer":
@@ -135,11 +138,6 @@ def pad_of(model: str) -> int | None:
             return None
     found = json.loads(config.read_text(encoding="utf-8")).get("pad_token_id") if config.is_file() else None
     return found if isinstance(found, int) else None
-
-
-def batches(scorer: "TreeScorer") -> dict[str, Any]:
-    """The shapes that were computed, which are known only afterwards."""
-    return {name: value for name, value in scorer.manifest.items() if name == "batches"}
 
 
 def report(

@@ -26,7 +26,12 @@ class LengthScorer:
     """Rewards a response by its length."""
 
     def __init__(self) -> None:
-        self.manifest = {"checkpoint": "by length", "compute_dtype": "float32", "template_hash": "abc"}
+        self.manifest = {
+            "checkpoint": "by length",
+            "compute_dtype": "float32",
+            "template_hash": "abc",
+            "batches": [(8, 512)],
+        }
         self.counts = {"comparisons": 0, "truncated": 0}
 
     def trees(self, comparisons: list[Comparison]) -> list[Any]:
@@ -102,6 +107,7 @@ def test_everything_is_written_and_can_be_computed_again(tmp_path: Path, capsys:
     assert manifest["sets"]["judgebench"]["counts"] == {"comparisons": 4, "truncated": 1}
     assert manifest["sets"]["held-out"]["comparisons"] == 3
     assert manifest["rewards"]["checkpoint_sha256"] == "hash of x"
+    assert manifest["rewards"]["batches"] == [[8, 512]]
     assert results["average"] is None
     assert "<svg" in (tmp_path / "out/report.html").read_text()
     assert pq.read_table(tmp_path / "out/rewards.parquet").num_rows == 7
