@@ -34,7 +34,8 @@ class Table:
         if n == 0:
             raise ValueError("no comparison to compute figures from")
         self._n = n
-        self._unit = np.arange(n) if unit is None else np.unique(unit, return_inverse=True)[1]
+        names, self._unit = np.unique(np.arange(n) if unit is None else unit, return_inverse=True)
+        self._units = len(names)
         self._points: list[np.ndarray] = []
         self._of: list[np.ndarray] = []
         self._ties: list[np.ndarray | None] = []
@@ -110,10 +111,6 @@ class Table:
             if np.isfinite(numbers[0]):
                 differences.setdefault(section, {})[name] = Difference(*(100.0 * float(x) for x in numbers))
         return differences
-
-    @property
-    def _units(self) -> int:
-        return int(self._unit.max()) + 1
 
     def _new(self, key: Key) -> Key:
         if key in self._rows:

@@ -13,8 +13,6 @@ from skyrm_jax.errors import RecordError, UserError
 
 Fields = Mapping[str, type | tuple[type, ...]]
 """The fields that a record must have, and of which types."""
-Where = tuple[str, int]
-"""A file, as it was named, and the line (of a JSON list or parquet file the record) in it, from 1."""
 
 
 @dataclass(frozen=True)
