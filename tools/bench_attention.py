@@ -34,7 +34,7 @@ from rich.console import Console
 from skyrm_jax import attention
 from skyrm_jax.chat import Chat, Tree, build_tree, common_prefix
 from skyrm_jax.comparison import Comparison
-from skyrm_jax.eval import judgebench
+from skyrm_jax.eval.benchmarks import BENCHMARKS
 from skyrm_jax.packing import Pieces, RowShape, pack
 from skyrm_jax.rows import assemble
 
@@ -68,18 +68,10 @@ def main(arguments: list[str] | None = None) -> None:
 # Real data
 
 
-def rm_bench(shared: Path) -> list[Comparison]:
-    """Three chosen and three rejected answers to each prompt."""
-    records = [
-        r for f in sorted((shared / "data/benchmarks/rm-bench").glob("*.json")) for r in json.loads(f.read_text())
-    ]
-    return [Comparison.of(one["prompt"], one["chosen"] + one["rejected"]) for one in records]
-
-
 DATA: dict[str, Callable[[Path], list[Comparison]]] = {
     "hh_rlhf": hh_rlhf,
-    "judgebench": lambda shared: judgebench.load(shared / "data/benchmarks/judgebench"),
-    "rm_bench": rm_bench,
+    "judgebench": lambda shared: BENCHMARKS["judgebench"].load(shared / "data/benchmarks"),
+    "rm_bench": lambda shared: BENCHMARKS["rm-bench"].load(shared / "data/benchmarks"),
     "rmb": rmb,
 }
 

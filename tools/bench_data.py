@@ -53,7 +53,7 @@ from skyrm_jax.data.record import StoredTree
 from skyrm_jax.data.sources import read_comparisons
 from skyrm_jax.data.store import Store, facts_of
 from skyrm_jax.data.writing import ShardWriter, finish
-from skyrm_jax.eval import judgebench
+from skyrm_jax.eval.benchmarks import BENCHMARKS
 from skyrm_jax.models.architecture import Architecture
 from skyrm_jax.prepare import PrepareOptions, prepare, shard
 from skyrm_jax.train.setup import hf_config
@@ -166,7 +166,7 @@ def write_pairs(path: Path, comparisons: Sequence[Comparison], count: int) -> Pa
 
 def tokenize(args: argparse.Namespace, folder: Path) -> Figures:
     """Both ratios."""
-    long = judgebench.load(args.shared / "data/benchmarks/judgebench")[: args.sample]
+    long = BENCHMARKS["judgebench"].load(args.shared / "data/benchmarks")[: args.sample]
     short = hh_rlhf(args.shared)[: args.sample]
     return tokenize_ratio("long", long, args, folder) | tokenize_ratio("short", short, args, folder)
 

@@ -54,6 +54,7 @@ from skyrm_jax.config import parse_train_config
 from skyrm_jax.convert.hf_export import write_hf
 from skyrm_jax.convert.names import HfTensor
 from skyrm_jax.convert.weights import DTYPES, EVERYTHING
+from skyrm_jax.eval.benchmarks import BENCHMARKS
 from skyrm_jax.models.architecture import Architecture
 from skyrm_jax.train.setup import hf_config
 
@@ -165,17 +166,7 @@ SETS: dict[str, Callable[[Chat, argparse.Namespace], tuple[list[list[Ids]], int]
 
 def rmb(shared: Path) -> list[Comparison]:
     """The best-of-N records: the best response, then the losers."""
-    files = sorted((shared / "data/benchmarks/rmb/RMB_dataset/BoN_set").rglob("*.json"))
-    if not files:
-        raise SystemExit(f"{shared} has no files in data/benchmarks/rmb/RMB_dataset/BoN_set")
-    return [
-        Comparison.of(
-            [{"role": turn["role"], "content": turn["content"]} for turn in record["conversation_input"]],
-            [one["answer"] for one in (record["bon_best"], *record["loser_list"])],
-        )
-        for file in files
-        for record in json.loads(file.read_text(encoding="utf-8"))
-    ]
+    return [c for c in BENCHMARKS["rmb"].load(shared / "data/benchmarks") if c.category.startswith("BoN_set")]
 
 
 def sixteen(chat: Chat, answers: Sequence[str]) -> Comparison:

@@ -15,6 +15,7 @@ from rich.console import Console
 from skyrm_jax.chat import Chat, common_prefix
 from skyrm_jax.convert.hf_export import write_hf
 from skyrm_jax.convert.names import hf_tensors
+from skyrm_jax.errors import UserError
 from skyrm_jax.models.architecture import Architecture, Rope
 
 TINY = Architecture("qwen3", 300, 32, 48, 2, 4, 2, 8, True, 1e-6, Rope(), 4096, 0)
@@ -180,7 +181,7 @@ def test_rmb_is_read_whole(tool: Any, shared: Path) -> None:
 
 
 def test_without_rmb_there_is_a_message(tool: Any, tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match="BoN_set"):
+    with pytest.raises(UserError, match="no such file or folder"):
         tool("bench_scoring").rmb(tmp_path)
 
 
