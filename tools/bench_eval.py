@@ -4,7 +4,7 @@
 
 DIR (or $SKYRM_SHARED) is the folder of real data, whose data/benchmarks is scored, all of it or `--windows` windows of each
 benchmark, evenly spread. The model has the shape of Qwen3-0.6B, cut to `--layers`, and random weights, the same for both
-sides, in bfloat16. Each window of comparisons, as large as those of `skyrm eval`, begins as the token ids of whole conversations
+sides, in bfloat16 or, for CPUs that do not multiply it, `--dtype float32`. Each window of comparisons, as large as those of `skyrm eval`, begins as the token ids of whole conversations
 and ends as their rewards. Building trees, packing, sorting and padding are timed; tokenising, which both sides need alike, and
 loading and compiling, which a long run does once, are not: a window for which our side compiled is scored again.
 
@@ -50,8 +50,6 @@ from skyrm_jax.models.architecture import Architecture
 from skyrm_jax.train.setup import hf_config
 
 TARGETS |= {"ratio": (">=", 1.2)}
-SAMPLE = 12
-"""Comparisons on which the best setting of the other side is looked for."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -60,10 +58,12 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--scratch", type=Path, help="where a temporary folder of 1 GB may be made")
     parser.add_argument("--config", default=str(CONFIG), help="whose model.architecture is taken")
     parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16", help="of both sides")
     parser.add_argument("--windows", type=int, help="of each benchmark at most, for a shorter look")
     parser.add_argument(
         "--window", type=int, default=WINDOW, help=f"comparisons in one (default {WINDOW}, as eval has it)"
     )
+    parser.add_argument("--sample", type=int, default=12, help="comparisons to find transformers' best setting on")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args(arguments)
     if args.shared is None:
@@ -85,16 +85,16 @@ def measure(args: argparse.Namespace, folder: Path, console: Console) -> Figures
     write_hf(checkpoint, SmallWeights(architecture), args.shared / "tokenizers/qwen3")
     chat = Chat.load(checkpoint, architecture.pad_token_id)
     data = args.shared / "data/benchmarks"
-    figures = Figures(cores=cores(), layers=args.layers, window=args.window)
+    figures = Figures(cores=cores(), layers=args.layers, window=args.window, dtype=args.dtype)
     seconds: dict[str, list[tuple[float, float]]] = {}
     with ExitStack() as stack:
         ours, theirs = (
-            stack.enter_context(Side(PEER, [side, str(checkpoint)], folder / f"{side}.log", ENVIRONMENT))
+            stack.enter_context(Side(PEER, [side, str(checkpoint), args.dtype], folder / f"{side}.log", ENVIRONMENT))
             for side in ("ours", "transformers")
         )
         for name in select(["all"], data)[0]:
             ids = encoded(chat, BENCHMARKS[name].load(data))
-            setting = best_setting(name, ids, theirs, architecture.heads)
+            setting = best_setting(sample(ids, args.sample), theirs, architecture.heads)
             windows = [ids[start : start + args.window] for start in range(0, len(ids), args.window)]
             chosen = windows if args.windows is None else spread_out(windows, args.windows)
             console.print(
@@ -118,9 +118,8 @@ def measure(args: argparse.Namespace, folder: Path, console: Console) -> Figures
     return figures
 
 
-def best_setting(name: str, ids: list[list[Ids]], theirs: Side, heads: int) -> dict[str, str | int]:
-    """The attention and batch at which transformers is fastest on a sample of a benchmark."""
-    part = sample(ids, SAMPLE)
+def best_setting(part: list[list[Ids]], theirs: Side, heads: int) -> dict[str, str | int]:
+    """The attention and batch at which transformers is fastest on some comparisons."""
     theirs.ask(do="take", name="sample", comparisons=part)
     theirs.ask(do="score", name="sample")  # the first run is slower
     found = search(

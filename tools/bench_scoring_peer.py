@@ -1,6 +1,6 @@
 """One side of bench_scoring.py, alone in a process: it answers one line of JSON with another.
 
-    python tools/bench_scoring_peer.py ours | transformers CHECKPOINT
+    python tools/bench_scoring_peer.py ours | transformers CHECKPOINT [bfloat16 | float32]
 
 Both sides are given token ids, every conversation of every comparison whole, and give its reward. What they do with them is
 inside their clocks; tokenising, loading and compiling are not. A side that waits reads a pipe, and its thread pools sleep.
@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
 import numpy as np
 
@@ -27,10 +27,10 @@ ROWS, MULTIPLE = 8, 64
 class Ours:
     """`Scorer`, with what it does by default."""
 
-    def __init__(self, checkpoint: str):
+    def __init__(self, checkpoint: str, dtype: Literal["bfloat16", "float32"] = "bfloat16"):
         from skyrm_jax.scorer import Scorer
 
-        self.scorer = Scorer.load(checkpoint)
+        self.scorer = Scorer.load(checkpoint, dtype=dtype)
         self.sets: dict[str, list[list[Ids]]] = {}
         self.slots = 0
         forward = self.scorer._forward
@@ -95,12 +95,12 @@ class Ours:
 class Transformers:
     """`AutoModelForSequenceClassification` on padded batches of conversations sorted by length."""
 
-    def __init__(self, checkpoint: str):
+    def __init__(self, checkpoint: str, dtype: Literal["bfloat16", "float32"] = "bfloat16"):
         import torch
 
         torch.set_num_threads(len(os.sched_getaffinity(0)))
         self.checkpoint = checkpoint
-        self.model = self._load("bfloat16")
+        self.model = self._load(dtype)
         self.sets: dict[str, list[Ids]] = {}
 
     def _load(self, dtype: str) -> Any:
@@ -146,7 +146,7 @@ class Transformers:
         return {"rewards": rewards.tolist(), "slots": slots}
 
 
-SIDES: dict[str, Callable[[str], Any]] = {"ours": Ours, "transformers": Transformers}
+SIDES: dict[str, Callable[..., Any]] = {"ours": Ours, "transformers": Transformers}
 """What bench_scoring.py asks of both: `take` keeps a data set, `score` gives the rewards of its conversations, in order, and
 how many token slots were computed for them."""
 
@@ -183,4 +183,4 @@ def answers_alone() -> Any:
 
 if __name__ == "__main__":
     with answers_alone() as out:
-        serve(SIDES[sys.argv[1]](sys.argv[2]), sys.stdin, out)
+        serve(SIDES[sys.argv[1]](*sys.argv[2:]), sys.stdin, out)
