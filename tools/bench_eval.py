@@ -1,17 +1,19 @@
 """How fast the benchmarks are scored: as `skyrm eval` does it, against transformers.
 
-    python tools/bench_eval.py --shared DIR [--windows N] [--layers 4] [--json FILE]
+    python tools/bench_eval.py --shared DIR [--comparisons N] [--layers 4] [--json FILE]
 
-DIR (or $SKYRM_SHARED) is the folder of real data, whose data/benchmarks is scored, all of it or `--windows` windows of each
-benchmark, evenly spread. The model has the shape of Qwen3-0.6B, cut to `--layers`, and random weights, the same for both
-sides, in bfloat16 or, for CPUs that do not multiply it, `--dtype float32`. Each window of comparisons, as large as those of `skyrm eval`, begins as the token ids of whole conversations
-and ends as their rewards. Building trees, packing, sorting and padding are timed; tokenising, which both sides need alike, and
-loading and compiling, which a long run does once, are not: a window for which our side compiled is scored again.
+DIR (or $SKYRM_SHARED) is the folder of real data, whose data/benchmarks is scored: all of it, or of each benchmark a sample
+that has the lengths and the token ratio of the whole. The model has the shape of Qwen3-0.6B, cut to `--layers`, and random
+weights, the same for both sides, in bfloat16 or, for CPUs that do not multiply it, `--dtype float32`. Each window of
+comparisons, as large as those of `skyrm eval`, begins as the token ids of whole conversations and ends as their rewards.
+Building trees, packing, sorting and padding are timed; tokenising, which both sides need alike, and loading and compiling,
+which a long run does once, are not: a window for which our side compiled is scored again.
 
-The other side is `AutoModelForSequenceClassification`, one conversation at a time or in batches sorted by length, at the best of
-eager and sdpa attention and batches of 1, 4, 8 and 16 for each benchmark, found on a sample. The sides are processes of their own and take turns,
-window by window. `ratio` is all of their seconds over all of ours; `ratio_<benchmark>` the same of one, and `_spread` the least,
-median and greatest of its windows. `reward_gap` is the greatest difference of rewards over their standard deviation.
+The other side is `AutoModelForSequenceClassification`, one conversation at a time or in batches sorted by length, at the best
+of eager and sdpa attention and batches of 1, 4, 8 and 16 for each benchmark, found on a sample. The sides are processes of
+their own and take turns, window by window. `ratio` is all of their seconds over all of ours, a sampled benchmark counted as if
+whole; `ratio_<benchmark>` is that of one, and `_spread` the least and the greatest of its windows. `reward_gap` is the greatest
+difference of rewards over their standard deviation.
 """
 
 import argparse
@@ -23,7 +25,6 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 from bench_data import TARGETS, Figures, cores, show, spread
 from bench_scoring import (
     CONFIG,
@@ -59,7 +60,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--config", default=str(CONFIG), help="whose model.architecture is taken")
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16", help="of both sides")
-    parser.add_argument("--windows", type=int, help="of each benchmark at most, for a shorter look")
+    parser.add_argument("--comparisons", type=int, help="of each benchmark at most, for a shorter look")
     parser.add_argument(
         "--window", type=int, default=WINDOW, help=f"comparisons in one (default {WINDOW}, as eval has it)"
     )
@@ -87,6 +88,7 @@ def measure(args: argparse.Namespace, folder: Path, console: Console) -> Figures
     data = args.shared / "data/benchmarks"
     figures = Figures(cores=cores(), layers=args.layers, window=args.window, dtype=args.dtype)
     seconds: dict[str, list[tuple[float, float]]] = {}
+    scale: dict[str, float] = {}
     with ExitStack() as stack:
         ours, theirs = (
             stack.enter_context(Side(PEER, [side, str(checkpoint), args.dtype], folder / f"{side}.log", ENVIRONMENT))
@@ -95,16 +97,15 @@ def measure(args: argparse.Namespace, folder: Path, console: Console) -> Figures
         for name in select(["all"], data)[0]:
             ids = encoded(chat, BENCHMARKS[name].load(data))
             setting = best_setting(sample(ids, args.sample), theirs, architecture.heads)
-            windows = [ids[start : start + args.window] for start in range(0, len(ids), args.window)]
-            chosen = windows if args.windows is None else spread_out(windows, args.windows)
-            console.print(
-                f"{name}: {len(chosen)} of {len(windows)} windows; transformers at {setting}", highlight=False
-            )
-            found = [score(name, one, ours, theirs, setting) for one in chosen]
+            chosen = ids if args.comparisons is None else sample(ids, args.comparisons)
+            console.print(f"{name}: {len(chosen):,} of {len(ids):,}; transformers at {setting}", highlight=False)
+            windows = [chosen[start : start + args.window] for start in range(0, len(chosen), args.window)]
+            found = [score(name, one, ours, theirs, setting) for one in windows]
+            scale[name] = len(ids) / len(chosen)
             seconds[name] = [(one["ours"], one["theirs"]) for one in found]
             figures |= {
-                f"{name}_comparisons": sum(len(one) for one in chosen),
-                f"{name}_conversations": sum(len(k) for one in chosen for k in one),
+                f"{name}_comparisons": len(chosen),
+                f"{name}_conversations": sum(map(len, chosen)),
                 f"{name}_token_ratio": sum(one["unshared"] for one in found) / sum(one["tokens"] for one in found),
                 f"{name}_transformers_setting": ", ".join(map(str, setting.values())),
                 f"{name}_reward_gap": max(one["gap"] for one in found),
@@ -112,7 +113,7 @@ def measure(args: argparse.Namespace, folder: Path, console: Console) -> Figures
                 f"ratio_{name}_spread": spread([t / o for o, t in seconds[name]]),
             }
             console.print(f"{name}: {figures[f'ratio_{name}']:.2f}", highlight=False)
-    everything = [one for part in seconds.values() for one in part]
+    everything = [(scale[name] * o, scale[name] * t) for name, part in seconds.items() for o, t in part]
     figures["ratio"] = ratio(everything)
     figures |= {"ours_seconds": sum(o for o, _ in everything), "transformers_seconds": sum(t for _, t in everything)}
     return figures
@@ -148,13 +149,6 @@ def score(name: str, window: list[list[Ids]], ours: Side, theirs: Side, setting:
         unshared=counted["unshared_tokens"],
         gap=difference,
     )
-
-
-def spread_out(windows: list[list[list[Ids]]], count: int) -> list[list[list[Ids]]]:
-    """At most so many of them, evenly spread, the last one, which may be short, only with all others."""
-    if count >= len(windows):
-        return windows
-    return [windows[int(number)] for number in np.linspace(0, len(windows) - 1, count + 1)[:-1]]
 
 
 def ratio(seconds: list[tuple[float, float]]) -> float:
