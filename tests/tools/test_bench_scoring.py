@@ -43,6 +43,7 @@ def comparisons(count: int, seed: int = 0) -> list[list[list[int]]]:
 
 
 def test_both_sides_and_every_layout_get_the_same_rewards(tool: Any, checkpoint: str) -> None:
+    pytest.importorskip("torch", reason="the other side needs torch")
     bench, sides = tool("bench_scoring"), tool("bench_scoring_peer")
     given = comparisons(6)
     given[3][1] = given[3][0]  # one leaf of two responses
@@ -79,6 +80,7 @@ def test_both_sides_and_every_layout_get_the_same_rewards(tool: Any, checkpoint:
 
 
 def test_transformers_keeps_its_rotary_frequencies_in_fp32(tool: Any, checkpoint: str) -> None:
+    pytest.importorskip("torch", reason="the other side needs torch")
     import torch
 
     peer = tool("bench_scoring_peer").Transformers(checkpoint)
