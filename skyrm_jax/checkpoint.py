@@ -190,8 +190,10 @@ class Located:
         return local_folder(epath.Path(self.directory) / "tokenizer")
 
 
-def locate(path: Path | str) -> Located | None:
+def locate(path: Path | str, verify: bool = True) -> Located | None:
     """The checkpoint at `path` (DIR: its newest; DIR/checkpoints/STEP: that one), or None if it is not one of ours.
+
+    To verify it, all of its files are read.
 
     Raises:
         UserError: the folder is ours but holds no finished checkpoint, or one that is damaged or of another format.
@@ -209,7 +211,7 @@ def locate(path: Path | str) -> Located | None:
             f"finished: {finished or 'none'}"
         )
     step = finished[-1] if step is None else step
-    if distributed.is_writer() and (fault := damage(folder_of(directory, step), ("model", "meta"))):
+    if verify and distributed.is_writer() and (fault := damage(folder_of(directory, step), ("model", "meta"))):
         others = [f"{directory}/checkpoints/{other}" for other in finished if other != step]
         raise UserError(f"{fault}; fetch this checkpoint again, or use another: {', '.join(others) or 'there is none'}")
     return Located.read(directory, step)
@@ -283,8 +285,8 @@ def load_model(
 
 
 def digest(source: Path | str) -> str:
-    """A hash of the files that hold the weights of what `load_model` loads."""
-    found = locate(source)
+    """A hash of the files that hold the weights of what `load_model` has loaded."""
+    found = locate(source, verify=False)
     total = hashlib.sha256()
     if found is not None:  # their checksums, which loading has compared with the files
         lines = (found.folder / SEAL).read_text().splitlines()

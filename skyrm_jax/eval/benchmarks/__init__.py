@@ -59,9 +59,7 @@ class Benchmark:
         return self.rule(comparisons, rewards)
 
     def _form(self, data: Path | None) -> Published:
-        others = (form for form in self.published[1:] if data is not None and data.is_dir() and _finds(form, data))
-        first = self.published[0]
-        return first if _finds(first, data) else next(others, first)
+        return next((form for form in self.published if _finds(form, data)), self.published[0])
 
 
 BENCHMARKS: Mapping[str, Benchmark] = {

@@ -127,20 +127,14 @@ PUBLISHED_LLMBAR = Published(
 def sections(correct: np.ndarray, ties: np.ndarray, subsets: np.ndarray) -> Table:
     """Subsets, sections and their mean from what is right and tied, f[n] each, and the subset of every pair."""
     figures = Table(len(subsets))
-    for subset in SIZES:
-        figures.accuracy((SUBSETS, subset), subsets == subset, correct, ties)
-    keys = [
-        figures.weighted((SECTIONS, name), {(SUBSETS, subset): weight for subset, weight in weights.items()})
-        for name, weights in WEIGHTS.items()
-    ]
-    figures.weighted((SECTIONS, MEAN), keys)
-    half = correct + 0.5 * ties
-    parts = {subset: figures.accuracy((HALF, subset), subsets == subset, half, ties) for subset in SIZES}
-    keys = [
-        figures.weighted((HALF, name), {parts[subset]: weight for subset, weight in weights.items()})
-        for name, weights in WEIGHTS.items()
-    ]
-    figures.weighted((HALF, MEAN), keys)
+    for of_subsets, of_sections, points in ((SUBSETS, SECTIONS, correct), (HALF, HALF, correct + 0.5 * ties)):
+        for subset in SIZES:
+            figures.accuracy((of_subsets, subset), subsets == subset, points, ties)
+        keys = [
+            figures.weighted((of_sections, name), {(of_subsets, subset): w for subset, w in weights.items()})
+            for name, weights in WEIGHTS.items()
+        ]
+        figures.weighted((of_sections, MEAN), keys)
     return figures
 
 
