@@ -10,7 +10,7 @@ from markupsafe import Markup
 
 from skyrm_jax.eval.benchmarks import BENCHMARKS
 from skyrm_jax.eval.benchmarks.rm_bench import STYLES
-from skyrm_jax.eval.published import AVERAGE, COLUMNS, OTHERS, V2, complete
+from skyrm_jax.eval.paper_tables import AVERAGE, COLUMNS, OTHERS, V2, complete
 from skyrm_jax.eval.rewards import HELD_OUT
 from skyrm_jax.report.eval_differences import differences
 from skyrm_jax.report.eval_page_template import TEMPLATE

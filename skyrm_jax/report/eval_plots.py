@@ -7,7 +7,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from skyrm_jax.eval.published import AVERAGE, COLUMNS, PARAMETERS, V2
+from skyrm_jax.eval.paper_tables import AVERAGE, COLUMNS, PARAMETERS, V2
 from skyrm_jax.report.eval_runs import Figure, Mark
 from skyrm_jax.report.page_style import drawn
 from skyrm_jax.report.style import BLACK, BLUE, GREY

@@ -8,7 +8,7 @@ from markupsafe import Markup
 
 from skyrm_jax.eval.benchmarks import BENCHMARKS
 from skyrm_jax.eval.benchmarks.rm_bench import STYLES
-from skyrm_jax.eval.published import BREAKDOWNS
+from skyrm_jax.eval.paper_tables import BREAKDOWNS
 from skyrm_jax.report.eval_plots import curve_plot, reliability_plot
 from skyrm_jax.report.eval_runs import Figure, Run, between, number, short, title_of
 

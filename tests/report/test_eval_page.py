@@ -14,7 +14,7 @@ from skyrm_jax.comparison import Comparison
 from skyrm_jax.eval import heldout
 from skyrm_jax.eval.benchmarks import BENCHMARKS
 from skyrm_jax.eval.pairs import describe_pairs
-from skyrm_jax.eval.published import COLUMNS, FIGURES, V2, complete
+from skyrm_jax.eval.paper_tables import COLUMNS, FIGURES, V2, complete
 from skyrm_jax.report.eval_page import correlations, eval_page, sizes
 from skyrm_jax.report.eval_runs import Run, mark, runs_of
 

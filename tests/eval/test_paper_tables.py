@@ -10,7 +10,7 @@ import pytest
 
 from skyrm_jax.comparison import Comparison
 from skyrm_jax.eval.benchmarks import BENCHMARKS, judgebench, rewardbench2, rm_bench, rmb
-from skyrm_jax.eval.published import AVERAGE, BREAKDOWNS, COLUMNS, FIGURES, OTHERS, PARAMETERS, V2, complete
+from skyrm_jax.eval.paper_tables import AVERAGE, BREAKDOWNS, COLUMNS, FIGURES, OTHERS, PARAMETERS, V2, complete
 
 
 @pytest.fixture
