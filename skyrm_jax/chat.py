@@ -35,8 +35,13 @@ TEMPLATES = {
         "{{ message.role | capitalize + ': ' + message.content + ('' if loop.last else '\n\n') }}"
         "{% endfor %}{{ eos_token }}"
     ),
+    "qwen3-embedding": (
+        "{% for message in messages %}"
+        "{{ message.content + ('' if loop.last else '\n') }}"
+        "{% endfor %}{{ '<|endoftext|>' }}"
+    ),
 }
-"""Built-in, date-free templates for tokenizers that have none."""
+"""Built-in, date-free templates: for tokenizers that have none, and the text form of Qwen3-Embedding models."""
 
 Policy = Literal["drop", "truncate_left", "truncate_right"]
 """What happens to a conversation longer than `max_tokens`: see `fit`."""

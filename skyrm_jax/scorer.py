@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import jax
 import numpy as np
@@ -59,7 +59,24 @@ class Scorer(TreeScorer):
         if self.row_tokens < max_tokens:
             raise UserError(f"row_tokens ({self.row_tokens}) must be at least max_tokens ({max_tokens})")
         self._batches: set[tuple[int, int]] = set()  # rows and tokens in each, of every micro-batch that was used
-        self._forward = forward_program(loaded.architecture, mesh, dtype, attention)
+        self._forward = self._program(attention)
+
+    def _program(self, attention: str) -> "Program":
+        return forward_program(self.loaded.architecture, self.mesh, self.dtype, attention)
+
+    @staticmethod
+    def check(loaded: checkpoint.LoadedModel) -> None:
+        """Raises UserError for a model that cannot be used for this."""
+        if not loaded.params["score"].any():
+            raise UserError(
+                f"{loaded.source}: its reward head is zero, so every reward would be 0; "
+                "train it first, or name a trained reward model"
+            )
+
+    @staticmethod
+    def skipped(architecture: Architecture) -> int | None:
+        """The token that is not read at the end of a conversation: the pad token, as in transformers' classifiers."""
+        return architecture.pad_token_id
 
     @classmethod
     def load(
@@ -72,7 +89,7 @@ class Scorer(TreeScorer):
         row_tokens: int | None = None,
         dtype: Literal["bfloat16", "float32"] = "bfloat16",
         attention: str = "auto",
-    ) -> "Scorer":
+    ) -> Self:
         """Loads our checkpoint, a Hugging Face folder or a Hub id.
 
         Raises:
@@ -81,12 +98,8 @@ class Scorer(TreeScorer):
         """
         mesh = make_mesh() if mesh is None else mesh
         loaded = checkpoint.load_model(source, mesh)
-        if not loaded.params["score"].any():
-            raise UserError(
-                f"{source}: its reward head is zero, so every reward would be 0; "
-                "train it first, or name a trained reward model"
-            )
-        chat = Chat.load(loaded.tokenizer, loaded.architecture.pad_token_id, template)
+        cls.check(loaded)
+        chat = Chat.load(loaded.tokenizer, cls.skipped(loaded.architecture), template)
         require_vocabulary(chat, loaded.architecture, "put the model's own tokenizer there")
         return cls(loaded, chat, mesh, max_tokens, row_tokens, dtype, attention)
 
@@ -121,7 +134,8 @@ class Scorer(TreeScorer):
         whole = {number: (tree, ()) for number, tree in enumerate(trees)}
         rewards: list[np.ndarray] = [np.empty(0, np.float32)] * len(trees)
         for plan, values in self._forward_all(pieces, whole, plans):
-            flat = np.asarray(values).reshape(-1)
+            flat = np.asarray(values)
+            flat = flat.reshape(-1, *flat.shape[2:])
             slots = leaf_slots(plan, pieces)
             finished = {number for number, _ in slots}
             for number in finished:
@@ -173,10 +187,14 @@ class Scorer(TreeScorer):
             yield waiting
 
 
+Program = Callable[[Params, dict[str, jax.Array]], jax.Array]
+"""A jitted function of parameters and `MicroBatch.arrays`."""
+
+
 def forward_program(
     architecture: Architecture, mesh: Mesh, dtype: Literal["bfloat16", "float32"] = "bfloat16", attention: str = "auto"
-) -> Callable[[Params, dict[str, jax.Array]], jax.Array]:
-    """The jitted function of parameters and `MicroBatch.arrays` that scores: rewards [B, S], whole on every device."""
+) -> Program:
+    """The program that scores: rewards [B, S], whole on every device."""
 
     def forward(params: Params, batch: dict[str, jax.Array]) -> jax.Array:
         model = RewardModel(architecture, params, dtype, "none", attention)

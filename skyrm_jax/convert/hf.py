@@ -139,7 +139,7 @@ class HfWeights:
         config = read_json(folder / "config.json")
         self.architecture = read_architecture(folder, pad_token, pad_token_id)
         self.has_head = is_sequence_classifier(config)
-        self._files = _open(folder)
+        self._files = _named_as_in_a_model(_open(folder))
         expected = [tensor for tensor in hf_tensors(self.architecture) if self.has_head or tensor.name != SCORE]
         _check_names(folder, {tensor.name for tensor in expected}, set(self._files))
         self._dtypes: dict[str, np.dtype[Any]] = {"score": DTYPES["float32"]}
@@ -208,6 +208,13 @@ def _open(folder: Path) -> dict[str, _Stored]:
         f"{folder / SAFETENSORS} is missing, and so is {TORCH}: there are no weights to read"
         + (f"; import {gguf} with `skyrm convert from-gguf`" if gguf else "")
     )
+
+
+def _named_as_in_a_model(files: dict[str, _Stored]) -> dict[str, _Stored]:
+    """The tensors of a decoder saved on its own, as Qwen3-Embedding's are, with the prefix that they have in a model."""
+    if "embed_tokens.weight" not in files:
+        return files
+    return {f"model.{name}": stored for name, stored in files.items()}
 
 
 def _safetensors(file: Path) -> Iterator[tuple[str, _Stored]]:

@@ -340,13 +340,13 @@ def _check_keys(config: Mapping[str, Any]) -> None:
 
 
 def _check_heads(config: Mapping[str, Any]) -> None:
-    """The checkpoint must be a causal LM or a classifier with one label of the model type it names."""
+    """The checkpoint must be a causal LM, a bare decoder or a classifier with one label of the model type it names."""
     name = HF_NAMES[config["model_type"]]
-    accepted = [f"{name}ForCausalLM", f"{name}ForSequenceClassification"]
+    accepted = [f"{name}ForCausalLM", f"{name}ForSequenceClassification", f"{name}Model"]
     for architecture in _names(config, "architectures") or []:
         if architecture not in accepted:
             raise UserError(
-                f"architectures names {architecture!r}; for this model_type this package reads {' and '.join(accepted)}"
+                f"architectures names {architecture!r}; for this model_type this package reads {', '.join(accepted)}"
             )
     if not is_sequence_classifier(config):
         return  # transformers writes a meaningless two-label map into causal LM configs

@@ -58,8 +58,21 @@ class RewardModel(nnx.Module):
         """The same from the tokens' embeddings, for who differentiates by them; `sums` as in `Decoder`."""
         hidden = self.decoder(embedded, positions, end, sums)
         with jax.named_scope("reward"):
-            # The norm is per token, so only the pooled tokens need it.
-            pooled = jnp.take_along_axis(hidden, reward_index[..., None], axis=1)
-            pooled = rms_norm(pooled, self.final_norm[...], self.decoder.architecture.rms_eps)
             head = self.score[...][:, 0].astype(jnp.float32)
+            pooled = self._pooled(hidden, reward_index)
             return jnp.einsum("bsd,d->bs", pooled, head, precision=jax.lax.Precision.HIGHEST)
+
+    def hidden_states(
+        self,
+        tokens: Int[Array, "B T"],
+        positions: Int[Array, "B T"],
+        end: Int[Array, "B T"],
+        reward_index: Int[Array, "B S"],
+    ) -> Float[Array, "B S D"]:
+        """What the head reads: the pooled tokens' hidden states after the final norm, in fp32."""
+        return self._pooled(self.decoder(self.decoder.embed[...][tokens], positions, end), reward_index)
+
+    def _pooled(self, hidden: Float[Array, "B T D"], reward_index: Int[Array, "B S"]) -> Float[Array, "B S D"]:
+        # The norm is per token, so only the pooled tokens need it.
+        pooled = jnp.take_along_axis(hidden, reward_index[..., None], axis=1)
+        return rms_norm(pooled, self.final_norm[...], self.decoder.architecture.rms_eps)

@@ -24,17 +24,25 @@ FEWEST, MOST = 2, 8
 """Responses of a comparison."""
 
 
-def generate(count: int, seed: int = 0, noise: float = 0.0) -> Iterator[Comparison]:
+def generate(
+    count: int, seed: int = 0, noise: float = 0.0, lures: float = 0.0, most: int = MOST
+) -> Iterator[Comparison]:
     """`count` comparisons; every right response is preferred to every wrong one.
 
     Comparison i depends on `seed` and i alone. `noise` (0..1) is the chance that a preference is turned round;
-    texts and order are those of noise 0. Raises UserError for a negative count or a noise outside 0..1.
+    texts and order are those of noise 0. `lures` (0..1) is the chance that plain answers stand against flashy ones
+    outside of the family that is about that too; `most` responses a comparison has. Raises UserError for a negative
+    count, a share outside 0..1, or fewer than FEWEST responses.
     """
     if count < 0:
         raise UserError(f"count {count} is negative; ask for 0 comparisons or more")
     if not 0 <= noise <= 1:
         raise UserError(f"noise {noise} is not a share; give 0 (all labels true) to 1 (all turned round)")
-    return (_comparison(seed, index, noise) for index in range(count))
+    if not 0 <= lures <= 1:
+        raise UserError(f"lures {lures} is not a share; give 0 to 1")
+    if most < FEWEST:
+        raise UserError(f"most {most} is too few; a comparison has at least {FEWEST} responses")
+    return (_comparison(seed, index, noise, lures, most) for index in range(count))
 
 
 def oracle(prompt: str, response: str) -> bool:
@@ -55,10 +63,11 @@ def truth(comparison: Comparison) -> list[bool]:
     return [oracle(prompt, response[-1].content) for response in comparison.responses]
 
 
-def _comparison(seed: int, index: int, noise: float) -> Comparison:
+def _comparison(seed: int, index: int, noise: float, lures: float, most: int) -> Comparison:
     draw = Draw(f"{seed}/{index}")
     family = draw.pick(FAMILIES)
-    made = compose(draw, family, FAMILIES, draw.number(FEWEST, MOST))
+    lured = Draw(f"{seed}/{index}/lure").chance(lures)
+    made = compose(draw, family, FAMILIES, draw.number(FEWEST, most), lured)
     clean = Comparison.of(
         made.prompt,
         made.responses,

@@ -21,8 +21,13 @@ class Composed:
     right: list[bool]
 
 
-def compose(draw: Draw, family: Family, families: Sequence[Family], responses: int) -> Composed:
+def compose(
+    draw: Draw, family: Family, families: Sequence[Family], responses: int, lured: bool = False
+) -> Composed:
     """A comparison of `family` with `responses` >= 2 responses, or as many as its task has.
+
+    With `lured`, plain answers stand against flashy ones where the task's answers can be worded, as they always do in
+    a family with lures.
 
     The number of right ones is anything from 1 up, so that their share says nothing. Far wrong answers come from
     `families` as right answers do, so that no answer is more often wrong than right for being in the wrong family.
@@ -31,7 +36,8 @@ def compose(draw: Draw, family: Family, families: Sequence[Family], responses: i
     draft = task.draft(draw)
     prompt = (OPENER + draw.pick(task.templates)).format(asker=draw.pick(NAMES), **draft.slots)
     forms = rivals = task.forms
-    if family.lures:  # the wrong answers are the flashy ones in half of the comparisons, the right ones in the other
+    lured = family.lures or (lured and task.forms is not AS_IS)
+    if lured:  # the wrong answers are the flashy ones in half of the comparisons, the right ones in the other
         forms, rivals = (PLAIN, FLASHY) if draw.chance(0.5) else (FLASHY, PLAIN)
     candidates = [form.format(content) for content in draft.right for form in forms]
     right = draw.sample(candidates, min(draw.number(1, responses - 1), len(candidates)))
@@ -39,7 +45,7 @@ def compose(draw: Draw, family: Family, families: Sequence[Family], responses: i
     near = draw.sample(near, min(responses - len(right), len(near)))
     wrong: list[str] = []
     for answer in near:
-        far = _answer(draw, families, rivals if family.lures else None)
+        far = _answer(draw, families, rivals if lured else None)
         swap = draw.chance(FAR) and not task.check(prompt, far) and far not in near and far not in wrong
         wrong.append(far if swap else answer)
     order = draw.sample(range(len(right) + len(wrong)), len(right) + len(wrong))

@@ -7,7 +7,7 @@ from functools import cached_property
 from string import Formatter
 
 from skyrm_jax.data.synthetic.draw import Draw
-from skyrm_jax.data.synthetic.wording import OPENER, PLAIN
+from skyrm_jax.data.synthetic.wording import AS_IS, FLASHY, OPENER, PLAIN
 
 Slots = Mapping[str, str]
 """What fills the {slots} of a template."""
@@ -32,7 +32,8 @@ class Task:
             finds slots to match: so a reader of the responses alone cannot tell which is right, not by any
             wording or length. Only prompt and response together do.
         solve: every right content for given slots; KeyError or ValueError for slots that are never drawn.
-        forms: the wordings that an answer may have, {} being its content.
+        forms: the wordings that answers are made in, {} being the content. Where they are not AS_IS, a right content
+            in any of the wordings is right.
     """
 
     templates: tuple[str, ...]
@@ -60,7 +61,8 @@ class Task:
             contents = self.solve(slots)
         except (KeyError, ValueError):
             return None
-        return any(response == form.format(content) for content in contents for form in self.forms)
+        forms = self.forms if self.forms is AS_IS else PLAIN + FLASHY
+        return any(response == form.format(content) for content in contents for form in forms)
 
 
 @dataclass(frozen=True)
