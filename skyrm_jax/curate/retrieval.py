@@ -21,8 +21,8 @@ BLOCK = 1 << 16
 QUERIES = 1 << 10
 """Queries looked up at a time: with a block they make a score matrix of 256 MiB."""
 
-FAR = -2.0
-"""The similarity of what may not be found: below that of any two unit vectors."""
+FAR = -np.inf
+"""The similarity of what may not be found."""
 
 
 def neighbours(p: Float[np.ndarray, "n"], most: int = MOST) -> Int[np.ndarray, "n"]:
