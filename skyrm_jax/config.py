@@ -249,10 +249,30 @@ def is_range(steps: list[int] | None) -> bool:
     return steps is None or (len(steps) == 2 and 1 <= steps[0] <= steps[1])
 
 
-class _Parser(ArgumentParser):
-    """Names the config file in the errors about it."""
+class ConfigParser(ArgumentParser):
+    """A command's options from `--config FILE` and overrides; names the file in the errors about it."""
 
     file: str | None = None  # being read
+
+    def add_config(self, options: type) -> None:
+        """The fields of a dataclass as keys of the file and as arguments."""
+        self.add_argument("--config", action="config", help="YAML file; arguments after it override it")
+        self.add_class_arguments(options)
+
+    def read(self, argv: Sequence[str] | None, sections: Sequence[str]) -> Namespace:
+        """The options' values, with dataclasses made; each of `sections` holds keys.
+
+        Raises UserError, naming the file or the key, for what is not a config; argparse's mistakes end the program.
+        """
+        try:
+            given = self.parse_args(argv)
+        except UnicodeDecodeError as error:
+            raise UserError(f"{self.file}: is not UTF-8 text ({error}); save it as UTF-8") from None
+        for section in sections:
+            if not isinstance(given[section], Namespace):
+                where = ", ".join(map(str, given.config or ["the command line"]))
+                raise UserError(f"{where}: {section} must hold keys, not {given[section]!r}")
+        return self.instantiate(given)
 
     def parse_path(self, path: Any, *args: Any, **kwargs: Any) -> Namespace:
         self.file = str(path)
@@ -272,20 +292,11 @@ def parse_train_config(argv: Sequence[str] | None = None) -> TrainConfig:
 
     Raises UserError, naming the file or the key, for what is not a config; argparse's mistakes end the program.
     """
-    parser = _Parser(
+    parser = ConfigParser(
         prog="skyrm train",
         usage="skyrm train --config FILE [--section.key VALUE ...]",
         description="Train a reward model.",
     )
-    parser.add_argument("--config", action="config", help="YAML file; arguments after it override it")
-    parser.add_class_arguments(TrainConfig)
-    try:
-        given = parser.parse_args(argv)
-    except UnicodeDecodeError as error:
-        raise UserError(f"{parser.file}: is not UTF-8 text ({error}); save it as UTF-8") from None
-    for section in fields(TrainConfig):
-        if not isinstance(given[section.name], Namespace):
-            where = ", ".join(map(str, given.config or ["the command line"]))
-            raise UserError(f"{where}: {section.name} must hold keys, not {given[section.name]!r}")
-    read = parser.instantiate(given)
+    parser.add_config(TrainConfig)
+    read = parser.read(argv, tuple(section.name for section in fields(TrainConfig)))
     return TrainConfig(read.data, read.model, read.optimizer, read.mesh, read.run)

@@ -119,7 +119,7 @@ def _stands(
 ) -> Bool[np.ndarray, "n"]:
     """Whether a label stands, given who agrees with it (+1)."""
     either = (best > 0) | (annotators > 0)
-    rules: dict[str, Bool[np.ndarray, "n"]] = {
+    rules = {
         "gold_and_either": (gold > 0) & either,
         "gold": gold > 0,
         "best": best > 0,

@@ -6,6 +6,7 @@ pair: the surer the model is of what people say, the fewer of its neighbours are
 
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from typing import Protocol
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +26,17 @@ FAR = -np.inf
 """The similarity of what may not be found."""
 
 
+class Rows(Protocol):
+    """Vectors as rows: an array, or what reads them from disk when it is sliced."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice, /) -> np.ndarray: ...
+
+
 def neighbours(p: Float[np.ndarray, "n"], most: int = MOST) -> Int[np.ndarray, "n"]:
     """How many neighbours to fetch of verified pairs on whose label the model is `p` sure."""
     p = np.asarray(p, np.float64)
@@ -35,14 +47,14 @@ def neighbours(p: Float[np.ndarray, "n"], most: int = MOST) -> Int[np.ndarray, "
 
 def top_k(
     queries: Float[np.ndarray, "q D"],
-    pool: Float[np.ndarray, "n D"],
+    pool: Rows,
     k: int,
     allowed: Bool[np.ndarray, "n"] | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> tuple[Int[np.ndarray, "q k"], Float[np.ndarray, "q k"]]:
     """The exact `k` rows of `pool` most similar to each query, best first, and their similarities (inner products).
 
-    Blocks of the pool, which may be a memory map larger than memory, pass over the device once for each `QUERIES` queries.
+    Blocks of the pool, which may be larger than memory, pass over the device once for each `QUERIES` queries.
     Of equally similar rows the first counts as the more similar one. Rows that are not `allowed` are not found; where there
     are fewer than k others, what is left has index -1 and similarity `FAR`.
 
@@ -70,7 +82,7 @@ def top_k(
 
 
 def _blocks(
-    pool: Float[np.ndarray, "n D"], allowed: Bool[np.ndarray, "n"] | None, size: int
+    pool: Rows, allowed: Bool[np.ndarray, "n"] | None, size: int
 ) -> Iterator[tuple[int, Float[np.ndarray, "size D"], Bool[np.ndarray, "size"]]]:
     """Each block's first row, its vectors, and which may be found; the last is filled with rows that may not."""
     for first in range(0, len(pool), size):

@@ -1,0 +1,148 @@
+"""What annotators say of some pairs, asked once and kept in files: their attributes, and which response is better."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from rich.console import Console
+from scipy.special import expit
+
+from skyrm_jax.comparison import Comparison, Message
+from skyrm_jax.curate import attributes as preference_attributes
+from skyrm_jax.curate import judge as judging
+from skyrm_jax.curate import votes as voting
+from skyrm_jax.curate.annotators import Calls
+from skyrm_jax.curate.attributes import Attributes, Labelled
+from skyrm_jax.curate.config import CurateConfig
+from skyrm_jax.curate.engine import write_table
+from skyrm_jax.curate.judge import Example, Item, Verdict
+from skyrm_jax.curate.pair import Pair
+from skyrm_jax.curate.retrieval import top_k
+from skyrm_jax.embedder import Embedder
+from skyrm_jax.eval.scoring import progress
+
+LABELS = pa.schema(
+    [
+        ("id", pa.string()),
+        ("verdict", pa.string()),
+        ("share", pa.float64()),
+        *[(name, pa.int64()) for name in ("original", "flipped", "none", "failed")],
+        ("models", pa.string()),
+    ]
+)
+"""Columns of a file of labels: `verdict` is null where too few votes are valid; `models` is a JSON object, each one's
+verdict."""
+
+
+def attributes_of(
+    calls: Calls | None, pairs: Sequence[Pair], config: CurateConfig, path: Path, console: Console
+) -> dict[str, Attributes]:
+    """The attributes of the pairs that got valid ones, by id; kept in `path`, with the failures. None asked: none."""
+    if config.attributes is None or calls is None:
+        return {}
+    if not path.is_file():
+        rows: list[dict[str, Any]] = []
+        with progress(console, "attributes", len(pairs)) as advance:
+            for labelled in preference_attributes.label(calls, pairs, config.attributes, len(pairs)):
+                rows.append(labelled.row())
+                advance(1)
+        write_table(path, pa.Table.from_pylist(rows, preference_attributes.SCHEMA))
+    return read_attributes(path)
+
+
+def read_attributes(path: Path) -> dict[str, Attributes]:
+    """The attributes in a file of them, by id, without the failures."""
+    found = map(Labelled.of_row, pq.read_table(path).to_pylist())
+    return {one.pair: one.attributes for one in found if one.attributes is not None}
+
+
+def verdicts_of(
+    calls: Calls | None,
+    items: Iterable[Item],
+    total: int,
+    config: CurateConfig,
+    votes: Path,
+    labels: Path,
+    label: str,
+    console: Console,
+) -> dict[str, Verdict]:
+    """The annotators' verdicts on pairs, by id, without those that got too few valid votes.
+
+    Every vote is kept in `votes`, what they come to in `labels`. Without annotators there is no verdict.
+    """
+    if calls is None:
+        return {}
+    if not labels.is_file():
+        weights = {annotator.name: annotator.weight for annotator in config.annotators}
+        cast: list[dict[str, Any]] = []
+        rows: list[dict[str, Any]] = []
+        with progress(console, label, total) as advance:
+            for of_pair in judging.judge(calls, items, config.judge, total):
+                cast.extend(vote.row() for vote in of_pair)
+                rows.append(_row(voting.decide(of_pair, config.votes, weights)))
+                advance(1)
+        write_table(votes, pa.Table.from_pylist(cast, judging.SCHEMA))
+        write_table(labels, pa.Table.from_pylist(rows, LABELS))
+    return read_verdicts(labels)
+
+
+def read_verdicts(path: Path) -> dict[str, Verdict]:
+    """The verdicts in a file of labels, by id."""
+    table = pq.read_table(path, columns=["id", "verdict"])
+    found = zip(table["id"].to_pylist(), table["verdict"].to_pylist(), strict=True)
+    return {id: verdict for id, verdict in found if verdict is not None}
+
+
+def _row(decision: voting.Decision) -> dict[str, Any]:
+    counts: Mapping[str, int] = {"original": 0, "flipped": 0, "none": 0} | decision.counts
+    return {
+        "id": decision.pair,
+        "verdict": decision.verdict,
+        "share": decision.share,
+        **counts,
+        "failed": decision.failed,
+        "models": json.dumps(decision.models, sort_keys=True),
+    }
+
+
+def with_examples(
+    embedder: Embedder | None,
+    pairs: Sequence[Pair],
+    attributes: Mapping[str, Attributes],
+    gold: Sequence[Example],
+    most: int,
+) -> list[Item]:
+    """Pairs to judge, each with the verified pairs most similar to it, the most similar last, next to the question."""
+    if embedder is None or not gold or not most or not pairs:
+        return [Item(pair, attributes.get(pair.id)) for pair in pairs]
+    queries = embedder.embed(described(pair, attributes.get(pair.id)) for pair in pairs)
+    of_gold = embedder.embed(described(one.pair, one.attributes) for one in gold)
+    found, _ = top_k(queries, of_gold, min(most, len(gold)))
+    return [
+        Item(pair, attributes.get(pair.id), tuple(gold[int(row)] for row in rows[::-1] if row >= 0))
+        for pair, rows in zip(pairs, found, strict=True)
+    ]
+
+
+def described(pair: Pair, attributes: Attributes | None) -> Comparison:
+    """What is embedded of a pair: the conversation with either response and, as another response, the attributes.
+
+    So one tree gives the vector of (conversation, attributes), and which response is the chosen one does not show in it.
+    """
+    first, second = (pair.chosen, pair.rejected) if pair.id == pair.contents else (pair.rejected, pair.chosen)
+    responses = [first, second]
+    if attributes is not None:
+        text = "; ".join(f"{name.replace('_', ' ')}: {value}" for name, value in attributes.row().items())
+        responses.append((Message("assistant", text),))
+    return Comparison(pair.prompt, tuple(responses), (), pair.id)
+
+
+def sure_of(margins: np.ndarray, gold: Sequence[Example]) -> np.ndarray:
+    """p of the label that people gave, from r_chosen - r_rejected of the pairs as they stand in the pool."""
+    signs = np.array([-1.0 if one.verdict == "flipped" else 1.0 for one in gold])
+    values: np.ndarray = expit(np.asarray(margins, np.float64) * signs)
+    return values
