@@ -152,6 +152,7 @@ def language_models(beliefs: Beliefs, category: dict[str, str]) -> Iterator[str]
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        wbufsize = -1  # headers and body in one packet: in two they wait for each other
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))

@@ -12,7 +12,8 @@ STEPS = {
     "attributes": "attributes of every pair of the pool (optional)",
     "stage1": "the loop of people, annotators and the reward model",
     "stage2": "the pass over everything",
-    "run": "all of these but attributes, in order, going on where it was stopped",
+    "measure": "models trained on each stage's pairs, and their figures (optional)",
+    "run": "preprocess, stage1 and stage2, going on where it was stopped",
     "answers": "bring people's answers to the batch that waits for them",
 }
 
@@ -59,4 +60,5 @@ def main(arguments: list[str] | None = None) -> None:
             "attributes": steps.step_attributes,
             "stage1": steps.step_stage1,
             "stage2": steps.step_stage2,
+            "measure": steps.step_measure,
         }[step](Workspace(config), console)

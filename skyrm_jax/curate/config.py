@@ -80,6 +80,28 @@ class Stage2:
 
 
 @dataclass(frozen=True)
+class Measure:
+    """What the stages are measured by.
+
+    Args:
+        held_out: files of comparisons with labels to trust. Name them in preprocess.held_out too, so that none of their
+            prompts is trained on.
+        benchmarks: benchmarks by name, or all.
+        data: folder of the benchmarks' files; null: from the Hub.
+        stages: `last`: stage 2 alone; `all`: every iteration of stage 1 too, three models for each.
+    """
+
+    held_out: list[str]
+    benchmarks: list[str] | None = None
+    data: str | None = None
+    stages: Literal["last", "all"] = "last"
+
+    def __post_init__(self) -> None:
+        if not self.held_out and not self.benchmarks:
+            raise UserError("measure.held_out and measure.benchmarks are empty: give files, or benchmarks")
+
+
+@dataclass(frozen=True)
 class CurateConfig:
     """Everything `skyrm curate` reads.
 
@@ -98,6 +120,7 @@ class CurateConfig:
         embedder: what finds similar pairs.
         stage1: the loop.
         stage2: the pass over everything.
+        measure: what the stages are measured by; null: they are not.
         engine: where dataframes run.
         seed: of draws and orders.
     """
@@ -115,6 +138,7 @@ class CurateConfig:
     embedder: EmbedderConfig = field(default_factory=EmbedderConfig)
     stage1: Stage1 = field(default_factory=Stage1)
     stage2: Stage2 = field(default_factory=Stage2)
+    measure: Measure | None = None
     engine: Engine = field(default_factory=Engine)
     seed: int = 0
 

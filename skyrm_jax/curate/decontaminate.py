@@ -44,9 +44,9 @@ def first_turns(prompts: pa.ListArray) -> list[str]:
     """`first_turn` of every prompt of a column of messages."""
     messages = prompts.flatten()
     users = np.flatnonzero(pc.equal(messages.field("role"), "user").to_numpy(zero_copy_only=False))
-    ends = np.cumsum(pc.list_value_length(prompts).to_numpy(zero_copy_only=False))
-    begins = np.concatenate([[0], ends[:-1]])
-    which = np.searchsorted(users, begins)
+    lengths = pc.list_value_length(prompts).to_numpy(zero_copy_only=False)
+    ends = np.cumsum(lengths)
+    which = np.searchsorted(users, ends - lengths)
     found = np.append(users, len(messages))[which]
     texts: list[str] = pc.take(messages.field("content"), pa.array(found, mask=found >= ends)).to_pylist()
     return [text or "" for text in texts]

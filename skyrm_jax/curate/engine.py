@@ -6,6 +6,7 @@ Whatever comes out of a dataframe has no order that two runs share, so what is k
 
 import os
 import pickle
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -138,7 +139,9 @@ def load_daft() -> Any:
 
 def read(paths: Sequence[Path]) -> "DataFrame":
     """The rows of parquet files of one schema."""
-    frame: DataFrame = load_daft().read_parquet([str(path) for path in paths])
+    # Daft takes paths for patterns; a pattern of one character stands for a character that would be special.
+    names = [re.sub(r"[*?\[\]{}]", r"[\g<0>]", str(path)) for path in paths]
+    frame: DataFrame = load_daft().read_parquet(names)
     return frame
 
 

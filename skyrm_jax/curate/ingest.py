@@ -24,7 +24,7 @@ from skyrm_jax.curate.pair import MESSAGES, SCHEMA, TEXTS, Pair, pairs_of
 from skyrm_jax.data.files import Source, SourceFile
 from skyrm_jax.data.quarantine import EARLY, Quarantine
 from skyrm_jax.data.readers import BOM, CHUNK_BYTES, Chunk, chunks
-from skyrm_jax.data.sources import UNDECIDED, comparisons_of
+from skyrm_jax.data.sources import IDENTICAL, UNDECIDED, comparisons_of
 from skyrm_jax.data.writing import unfinished, write_durably
 from skyrm_jax.errors import RecordError, UserError
 from skyrm_jax.folders import sync
@@ -120,10 +120,19 @@ class Part:
         """The parquet file, which is there if there are `pairs`."""
         return folder / f"{self.stem}.parquet"
 
+    def aside(self, folder: Path) -> Path:
+        """The file of records put aside, which is there if it `has_aside`."""
+        return folder / f"{self.stem}.bad.jsonl"
+
+    @property
+    def has_aside(self) -> bool:
+        """Whether a record was put aside."""
+        return self.bad + self.outcomes.get(IDENTICAL, 0) > 0
+
     def quarantine(self, folder: Path) -> Quarantine:
         """What was counted and put aside."""
         made = Quarantine(None)
-        made.path = folder / f"{self.stem}.bad.jsonl"  # to be read, not begun anew
+        made.path = self.aside(folder)  # to be read, not begun anew
         made.counts = {self.file: Counter(self.outcomes)}
         made.records, made.bad = self.outcomes["read"], self.bad
         return made
@@ -233,7 +242,9 @@ def _finished(job: Job, first: int, digest: int) -> Part | None:
     except FileNotFoundError:
         return None
     part = Part(**told)
-    return part if (part.digest, part.file) == (digest, job.source.label) else None
+    files = [part.path(job.folder)] * (part.pairs > 0) + [part.aside(job.folder)] * part.has_aside
+    same = (part.digest, part.file) == (digest, job.source.label)
+    return part if same and all(path.is_file() for path in files) else None
 
 
 def _make(job: Job, chunk: Chunk) -> Part:

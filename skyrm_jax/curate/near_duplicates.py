@@ -101,6 +101,7 @@ def sketch(parts: Sequence[Path], wanted: Path, options: NearDuplicates, folder:
     types, col = daft.DataType, daft.col
     positions, size = str(wanted), options.shingle
     bands, rows = options.banding
+    hashes = options.hashes
 
     @daft.func.batch(return_dtype=types.bool(), use_process=False)  # type: ignore[untyped-decorator]
     def is_wanted(some: Any) -> pa.Array:
@@ -116,7 +117,7 @@ def sketch(parts: Sequence[Path], wanted: Path, options: NearDuplicates, folder:
 
     @daft.func.batch(return_dtype=types.struct(dict.fromkeys(names, types.uint64())), unnest=True, use_process=False)  # type: ignore[untyped-decorator]
     def banded(signatures: Any, systems: Any) -> pa.Array:
-        values = signatures.to_arrow().flatten().to_numpy().reshape(len(signatures), -1)
+        values = signatures.to_arrow().flatten().to_numpy().reshape(-1, hashes)
         found = _bands(values, systems.to_arrow().to_numpy(), bands, rows)
         return pa.StructArray.from_arrays([pa.array(column) for column in found], names)
 

@@ -18,6 +18,7 @@ some hundred bytes a pair, whatever the pairs hold. All is made in a hidden fold
 was killed goes on from its finished parts and steps.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -200,6 +201,7 @@ class _Run:
     made_of.json           what the folder is for
     pairs/                 parts of `ingest`
     index.pickle           n-grams of the benchmarks and held-out files
+    basis.txt              stands for the parts and n-grams that all below is made of
     contaminated.parquet   prompts that have some of them
     prompts.npy, sketch/   of what is left: the earliest position of each prompt, and `near_duplicates.sketch` of them
     near_duplicates.parquet
@@ -232,13 +234,14 @@ class _Run:
         note, text = self.folder / "made_of.json", json.dumps(self.made_of)
         if not note.is_file() or note.read_text(encoding="utf-8") != text:
             shutil.rmtree(self.folder, ignore_errors=True)
-            for name in ("pool", "preprocess", "decided"):
-                (self.folder / name).mkdir(parents=True)
+            (self.folder / "preprocess").mkdir(parents=True)
             write_durably(note, text)
 
     def _publish(self) -> dict[str, Any]:
         for name in ("pool", "preprocess"):  # the report comes last: with it the work is finished
             if (self.folder / name).exists():
+                for left in (self.folder / name).glob("*.tmp"):  # by a killed run
+                    left.unlink(missing_ok=True)
                 os.replace(self.folder / name, self.out / name)
         sync(self.out)
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -250,8 +253,11 @@ class _Run:
         sources = [source.resolved() if isinstance(source, HubDataset) else source for source in self.sources]
         revisions = {one.given: one.revision for one in sources if isinstance(one, HubDataset) and one.revision}
         parts, quarantine = self._ingest(sources)
+        if not self._paths(parts):
+            raise UserError(f"no record of the sources gives a pair: {dict(quarantine.counts)}")
         with self.console.status("reading the benchmarks and held-out files"):
             index, missing = self._index()
+        self._forget_unless(parts)
         with self.console.status("comparing pairs"):
             decisions = self._decisions(parts, index)
         divided = self._divide(parts, decisions)
@@ -293,6 +299,20 @@ class _Run:
         index = NgramIndex.of(sets, self.options.ngram, self.options.short_prompts)
         write_index(self.folder / "index.pickle", index)
         return index, missing
+
+    def _forget_unless(self, parts: Sequence[Part]) -> None:
+        """Removes what was made of other parts or n-grams: files may have changed since a run was killed."""
+        note, basis = self.folder / "basis.txt", hashlib.blake2b((self.folder / "index.pickle").read_bytes())
+        basis.update(json.dumps([vars(part) for part in parts]).encode())
+        if note.is_file() and note.read_text(encoding="utf-8") == basis.hexdigest():
+            return
+        for path in (*self.folder.glob("*.parquet"), *self.folder.glob("preprocess/removed-*")):
+            path.unlink()
+        for name in ("sketch", "decided", "pool"):
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+        for name in ("decided", "pool"):
+            (self.folder / name).mkdir()
+        write_durably(note, basis.hexdigest())
 
     def _decisions(self, parts: Sequence[Part], index: NgramIndex) -> Path:
         """A file of DECISIONS, in the order of the pairs."""

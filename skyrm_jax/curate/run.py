@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -9,6 +10,7 @@ from rich.console import Console
 from skyrm_jax.curate import labelling, passes, people, stage1, stage2
 from skyrm_jax.curate.annotators import Calls
 from skyrm_jax.curate.config import CurateConfig
+from skyrm_jax.curate.measure import measure
 from skyrm_jax.curate.preprocess import preprocess
 from skyrm_jax.curate.workspace import Workspace
 from skyrm_jax.errors import UserError
@@ -69,6 +71,12 @@ def step_stage2(work: Workspace, console: Console) -> None:
         stage2.run(work, calls, console)
 
 
+def step_measure(work: Workspace, console: Console) -> None:
+    """Models trained on every stage, and their figures."""
+    require_decisions(work)
+    measure(work, console)
+
+
 def take_answers(work: Workspace, files: list[Path], console: Console) -> None:
     """Brings people's answers to the batch that waits for them."""
     if work.config.humans is None:
@@ -95,6 +103,12 @@ def require_pool(work: Workspace) -> None:
         raise UserError(f"{work.root}: there is no pool yet; run the step preprocess first")
 
 
+def require_decisions(work: Workspace) -> None:
+    """Raises UserError if stage 2 is not done."""
+    if not (work.final / "corrected").is_dir():
+        raise UserError(f"{work.root}: there are no final pairs yet; run the step stage2 first")
+
+
 @contextmanager
 def annotators(work: Workspace, console: Console) -> Iterator[Calls | None]:
     """The annotators, or None if there are none."""
@@ -102,6 +116,6 @@ def annotators(work: Workspace, console: Console) -> Iterator[Calls | None]:
     if not config.annotators:
         yield None
         return
-    with Calls(work.calls, config.annotators, config.budget, console.print) as calls:
+    say = partial(console.print, markup=False, highlight=False)
+    with Calls(work.calls, config.annotators, config.budget, say) as calls:
         yield calls
-

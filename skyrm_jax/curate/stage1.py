@@ -108,7 +108,9 @@ def embedder_of(work: Workspace, best: training.Checked | None) -> Embedder | No
     source = options.checkpoint or (None if best is None else best.checkpoint)
     if source is None:
         return None
-    return Embedder.load(source, template=options.template, max_tokens=options.max_tokens, dtype=options.dtype)
+    longest = options.max_tokens
+    rows = max(longest, training.ROW)
+    return Embedder.load(source, template=options.template, max_tokens=longest, row_tokens=rows, dtype=options.dtype)
 
 
 def select(

@@ -19,7 +19,6 @@ from skyrm_jax.report.files import whole
 from skyrm_jax.scorer import Scorer
 from skyrm_jax.train.loop import run
 
-
 ROW = 4096
 """Tokens of a row where pairs are scored, if none is longer."""
 

@@ -2,6 +2,7 @@
 
 import sqlite3
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -157,6 +158,11 @@ def test_a_call_is_written_down_before_it_begins_and_an_answer_before_it_is_used
     with Calls(tmp_path / "calls", [annotator(server, concurrency=1)]) as calls:
         for _ in calls.ask(questions(3), lambda answer: statuses(), 1):
             assert statuses()[0] == "ok"
+        writer = calls._ledger._writer  # on the disk, that is, and not only in the system's memory
+        assert [writer.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")] == [
+            "wal",
+            2,
+        ]
     assert under_way == ["started"] * 3
 
 
@@ -223,6 +229,28 @@ def test_what_a_call_without_an_answer_may_have_cost_counts(server: FakeOpenAI, 
     assert (tally.usd, tally.unsure_usd, tally.statuses) == (0.0, 3.0, {"dropped": 3})
 
 
+def test_a_call_that_was_dropped_counts_at_once(
+    server: FakeOpenAI, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("skyrm_jax.curate.annotators.calls.GRACE", 0.05)
+    server.failures = ["hang", "hang"]
+    one = annotator(server, price_out=1e4, max_tokens=100, concurrency=2)
+    with Calls(tmp_path / "calls", [one], 2.5) as calls:
+        with pytest.raises(ZeroDivisionError):
+            list(calls.ask(fails_after(2, server), text, 1))
+        assert calls.spent == 2.0
+        with pytest.raises(BudgetSpent):
+            list(calls.ask(questions(1), text, 1))
+
+
+def fails_after(count: int, server: FakeOpenAI) -> Iterator[Request]:
+    """Requests whose source fails once the server has them all."""
+    yield from questions(count)
+    while len(server.bodies) < count:
+        time.sleep(0.005)
+    raise ZeroDivisionError
+
+
 def test_an_answer_without_usage_counts_in_full(server: FakeOpenAI, tmp_path: Path) -> None:
     server.usage = False
     with Calls(tmp_path / "calls", [annotator(server, price_out=1e4, max_tokens=100)], 3.5) as calls:
@@ -268,6 +296,19 @@ def test_an_error_of_the_caller_ends_it_well(server: FakeOpenAI, tmp_path: Path)
         answered = len(server.answered)
         assert len(list(calls.ask(questions(9), text, 1))) == 9
         assert len(server.bodies) == 9 and answered < 9
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_error_where_the_answers_are_used_ends_it_well(server: FakeOpenAI, tmp_path: Path) -> None:
+    server.seconds = random_seconds
+    with pytest.raises(ZeroDivisionError), Calls(tmp_path / "calls", [annotator(server)]) as calls:
+        for _ in calls.ask(questions(50), text, 1):
+            raise ZeroDivisionError
+    begun = len(server.bodies)
+    (tally,) = summary(tmp_path / "calls")
+    assert begun < 50 and tally.statuses == {"ok": begun}
+    with Calls(tmp_path / "calls", [annotator(server)]) as calls:
+        assert len(list(calls.ask(questions(50), text, 1))) == len(server.bodies) == 50
 
 
 @pytest.mark.parametrize(

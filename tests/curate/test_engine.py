@@ -3,7 +3,6 @@
 import math
 import signal
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -73,7 +72,6 @@ def test_leaving_early_cancels_what_has_not_begun() -> None:
     for _ in each(slowly, range(200), processes=False):
         break
     assert 1 <= len(begun) < 100
-    assert not [thread for thread in threading.enumerate() if thread.name == "skyrm"]
 
 
 def test_a_process_has_one_engine(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,3 +121,9 @@ def test_rows_are_read_from_many_files_and_sorted(tmp_path: Path) -> None:
         write_table(path, pa.table({"a": [n % 2, 5], "b": [n, -n]}))
     table = sorted_table(read(paths), "a", "b")
     assert table.to_pydict() == {"a": [0, 0, 1, 5, 5, 5], "b": [0, 2, 1, -2, -1, 0]}
+
+
+@pytest.mark.parametrize("name", ["a b", "[1]", "*", "?", "{x,y}", "é%20"])
+def test_files_are_read_whatever_their_folder_is_called(tmp_path: Path, name: str) -> None:
+    write_table(tmp_path / name / "1.parquet", pa.table({"a": [1]}))
+    assert read([tmp_path / name / "1.parquet"]).to_pydict() == {"a": [1]}

@@ -103,6 +103,8 @@ class Calls:
             stack.callback(self._loop.call_soon_threadsafe, self._loop.stop)
             self._in_loop(self._open())
             stack.callback(lambda: self._in_loop(self._close()))
+            # An error in the block may come here before it ends the generator of `ask`.
+            stack.callback(self._finish, GRACE)
             self._stack = stack.pop_all()
         return self
 
@@ -153,11 +155,8 @@ class Calls:
                 grace = max((annotator.timeout for annotator in self.annotators.values()), default=0.0)
                 raise
             finally:
-                try:
-                    self._in_loop(self._end(grace))
-                except KeyboardInterrupt:
-                    self._in_loop(self._end(0.0))
-                    raise
+                if not self._loop.is_closed():
+                    self._finish(grace)
 
     def names(self, chosen: Sequence[str] | None) -> tuple[str, ...]:
         """The chosen annotators' names, those of all by default. Raises UserError for one that is not there, or none."""
@@ -193,6 +192,14 @@ class Calls:
         stored = self._in_loop(look())
         return None if stored is None else stored.text or stored.refusal
 
+    def _finish(self, grace: float) -> None:
+        """Has calls under way end; a second Ctrl-C drops them."""
+        try:
+            self._in_loop(self._end(grace))
+        except KeyboardInterrupt:
+            self._in_loop(self._end(0.0))
+            raise
+
     def _in_loop(self, job: Any) -> Any:
         return asyncio.run_coroutine_threadsafe(job, self._loop).result()
 
@@ -207,9 +214,9 @@ class Calls:
 
     def _with_estimate(self, spent: BudgetSpent, left: int | None) -> BudgetSpent:
         """Says about how much the requests that are left would cost, from what calls have cost in this run."""
-        if not left or not self._charged:
+        if not left or not self._paid_calls:
             return spent
-        more = left * sum(self._charged) / len(self._charged)
+        more = left * self._paid_usd / self._paid_calls
         words = f"; the {left:,} requests that are left need about {dollars(more)}"
         return BudgetSpent(spent.spent, spent.limit, spent.missing, words)
 
@@ -239,7 +246,7 @@ class Calls:
         self._failed: Future[None] = Future()
         self._asked = set(names)
         self._noted: set[str] = set()
-        self._charged: list[float] = []
+        self._paid_calls, self._paid_usd = 0, 0.0
 
     async def _end(self, grace: float) -> None:
         """No call is begun any more; those under way get `grace` seconds."""
@@ -385,7 +392,8 @@ class Calls:
             unsure = most
         stored = await self._ledger.end(call, key, outcome, time.monotonic() - began, usd, unsure)
         if stored is not None:
-            self._charged.append(usd + unsure)
+            self._paid_calls += 1
+            self._paid_usd += usd + unsure
         return usd + unsure, outcome, stored
 
     async def _pause(self, seconds: float) -> None:

@@ -119,10 +119,11 @@ class Prompt:
 
     def _error(self, error: Exception) -> UserError:
         """One line for what the template engine says, with the line of the file."""
-        line = getattr(error, "lineno", None)
-        for frame in traceback.extract_tb(error.__traceback__):
-            if frame.filename == self.file:  # a line of the code that the template was made into
-                line = self._template.get_corresponding_lineno(frame.lineno or 1)
+        line = error.lineno if isinstance(error, TemplateSyntaxError) else None
+        if line is None:
+            for frame in traceback.extract_tb(error.__traceback__):
+                if frame.filename == self.file:  # a line of the code that the template was made into
+                    line = self._template.get_corresponding_lineno(frame.lineno or 1)
         where = self.file if line is None else f"{self.file}:{line}"
         if isinstance(error, UndefinedError):
             return UserError(f"{where}: the prompt uses something that is not given: {error.message}; mend its name")

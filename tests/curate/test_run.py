@@ -1,0 +1,150 @@
+"""A whole curation on a small scale: what goes where, what is never mixed, and that nothing is done or paid twice."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from fake_openai import FakeOpenAI
+from rich.console import Console
+from small_curation import config, files_of, people, reply, write_data
+
+from skyrm_jax.curate import passes
+from skyrm_jax.curate.config import CurateConfig, Stage1
+from skyrm_jax.curate.run import run, step_preprocess, step_stage1, step_stage2, take_answers
+from skyrm_jax.curate.workspace import Workspace
+from skyrm_jax.data.synthetic import truth
+from skyrm_jax.errors import Interrupted, UserError
+
+PAIRS = 120
+
+
+@pytest.fixture(scope="module")
+def curated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Workspace, FakeOpenAI, CurateConfig]:
+    folder = tmp_path_factory.mktemp("curation")
+    write_data(folder, PAIRS)
+    with FakeOpenAI(reply) as server:
+        options = config(folder, server.url)
+        work = run(options, Console(quiet=True), people)
+    return work, server, options
+
+
+def table(path: Path) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+    return rows
+
+
+def test_every_pair_is_decided_with_the_opinions_that_made_it_so(curated: Any) -> None:
+    work, _, _ = curated
+    pool = {pair.id: pair for part in passes.parts(work.pool) for chunk in passes.read_pairs(part) for pair in chunk}
+    decisions = {row["id"]: row for part in passes.parts(work.stage2 / "decisions") for row in table(part)}
+    assert list(decisions) == list(pool) and len(pool) > 100
+    gold = {example.pair.id: example for n in range(2) for example in work.iteration(n).gold()}
+    assert len(gold) == 16
+    for id, row in decisions.items():
+        is_true = truth(pool[id].comparison())[0]
+        assert (row["human"] is not None) == (id in gold)
+        if row["human"]:
+            assert row["decision"] == ("kept" if is_true else "flipped")
+        if row["annotators"]:
+            assert row["annotators"] == ("original" if is_true else "flipped")
+        if row["best_p"] < 0.5 and not row["human"]:
+            assert row["annotators"] is not None
+    kept = {row["id"] for row in decisions.values() if row["decision"] == "kept"}
+    turned = {row["id"] for row in decisions.values() if row["decision"] == "flipped"}
+    filtered = {row["id"] for part in passes.parts(work.final / "filtered") for row in table(part)}
+    corrected = {row["id"]: row for part in passes.parts(work.final / "corrected") for row in table(part)}
+    assert filtered == kept and set(corrected) == kept | turned and turned
+    for id in turned:
+        assert [message["content"] for message in corrected[id]["chosen"]] == [m.content for m in pool[id].rejected]
+    for id in kept:
+        assert [message["content"] for message in corrected[id]["chosen"]] == [m.content for m in pool[id].chosen]
+
+
+def test_gold_chooses_the_model_and_does_not_train_it(curated: Any) -> None:
+    work, _, _ = curated
+    for number, folder in ((1, work.iteration(1).model), (2, work.stage2 / "best")):
+        trained = [json.loads(line) for line in (folder / "pairs.jsonl").read_text().splitlines()]
+        prompts = {example.pair.prompt[-1].content for example in work.gold(number)}
+        assert trained and prompts
+        assert not prompts & {record["prompt"] for record in trained}
+        best = json.loads((folder / "best.json").read_text())
+        assert best["best"]["correct"] == max(one["correct"] for one in best["all"])
+        assert best["best"]["pairs"] == len(work.gold(number))
+    gold = [json.loads(line) for line in (work.stage2 / "gold" / "pairs.jsonl").read_text().splitlines()]
+    assert len(gold) == len(work.gold(2))
+
+
+def test_silver_is_what_annotators_and_data_agree_on(curated: Any) -> None:
+    work, _, _ = curated
+    silver = work.silver(2)
+    assert silver and all(truth(pair.comparison())[0] for pair in silver)
+    both = {pair.id for pair in silver} & {one.pair.id for n in range(2) for one in work.iteration(n).gold()}
+    assert not both
+
+
+def test_later_pairs_are_neighbours_of_verified_ones_and_new(curated: Any) -> None:
+    work, _, _ = curated
+    first = {row["id"] for row in table(work.iteration(0).file("selected"))}
+    later = table(work.iteration(1).file("selected"))
+    gold = {example.pair.id for example in work.gold(1)}
+    assert 0 < len(later) <= 24
+    assert not first & {row["id"] for row in later}
+    assert all(row["found_by"] in gold and row["p"] is not None and row["similarity"] <= 1.01 for row in later)
+
+
+def test_a_second_run_does_nothing(curated: Any) -> None:
+    work, _, options = curated
+    before = files_of(work.root)
+    times = {name: (work.root / name).stat().st_mtime_ns for name in before}
+    # The server is gone: any call would fail.
+    run(options, Console(quiet=True), people)
+    assert files_of(work.root) == before
+    assert {name: (work.root / name).stat().st_mtime_ns for name in before} == times
+
+
+def test_other_options_are_refused(curated: Any) -> None:
+    _, _, options = curated
+    with pytest.raises(UserError, match="begun with another seed"):
+        run(CurateConfig(**{**vars(options), "seed": 3}), Console(quiet=True))
+    with pytest.raises(UserError, match="stage 1 has not finished iteration 2"):
+        more = CurateConfig(**{**vars(options), "stage1": Stage1(iterations=2, first=40, pairs=24)})
+        step_stage2(Workspace(more), Console(quiet=True))
+
+
+def test_without_people_it_waits_for_their_answers(tmp_path: Path) -> None:
+    write_data(tmp_path, 40)
+    quiet = Console(quiet=True)
+    with FakeOpenAI(reply) as server:
+        work = Workspace(config(tmp_path, server.url, stage1=Stage1(iterations=0, first=20)))
+        step_preprocess(work, quiet)
+        with pytest.raises(Interrupted, match="0 of 8 pairs"):
+            step_stage1(work, quiet)
+        asked = len(server.bodies)
+        assert asked == 20 * (1 + 2 * 2)
+        folder = work.iteration(0).folder / "people"
+        people(folder / "iteration-00.jsonl")
+        brought = tmp_path / "brought.jsonl"
+        (folder / "iteration-00.answers.jsonl").rename(brought)
+        lines = brought.read_text().splitlines(keepends=True)
+        brought.write_text("".join(lines[:5]))
+        take_answers(work, [brought], quiet)
+        with pytest.raises(Interrupted, match="5 of 8 pairs"):
+            step_stage1(work, quiet)
+        brought.write_text("".join(lines[5:]))
+        take_answers(work, [brought], quiet)
+        step_stage1(work, quiet)
+        assert work.iteration(0).finished and len(work.gold(1)) == 8
+        assert len(server.bodies) == asked
+    with pytest.raises(UserError, match="no batch waits"):
+        take_answers(work, [brought], quiet)
+
+
+def test_steps_say_what_is_missing(tmp_path: Path) -> None:
+    write_data(tmp_path, 10)
+    work = Workspace(config(tmp_path, "http://127.0.0.1:9/v1"))
+    with pytest.raises(UserError, match="run the step preprocess first"):
+        step_stage1(work, Console(quiet=True))
+    with pytest.raises(UserError, match="run the step stage1 first"):
+        step_stage2(work, Console(quiet=True))
