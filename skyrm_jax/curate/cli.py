@@ -13,7 +13,8 @@ STEPS = {
     "stage1": "the loop of people, annotators and the reward model",
     "stage2": "the pass over everything",
     "measure": "models trained on each stage's pairs, and their figures (optional)",
-    "run": "preprocess, stage1 and stage2, going on where it was stopped",
+    "report": "the curation so far as report.html and report.json",
+    "run": "preprocess, stage1, stage2 and report, going on where it was stopped",
     "answers": "bring people's answers to the batch that waits for them",
 }
 
@@ -61,4 +62,5 @@ def main(arguments: list[str] | None = None) -> None:
             "stage1": steps.step_stage1,
             "stage2": steps.step_stage2,
             "measure": steps.step_measure,
+            "report": steps.step_report,
         }[step](Workspace(config), console)

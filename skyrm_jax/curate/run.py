@@ -1,5 +1,6 @@
 """The steps of a curation, alone or in their order."""
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -10,10 +11,13 @@ from rich.console import Console
 from skyrm_jax.curate import labelling, passes, people, stage1, stage2
 from skyrm_jax.curate.annotators import Calls
 from skyrm_jax.curate.config import CurateConfig
+from skyrm_jax.curate.facts import facts
 from skyrm_jax.curate.measure import measure
 from skyrm_jax.curate.preprocess import preprocess
 from skyrm_jax.curate.workspace import Workspace
 from skyrm_jax.errors import UserError
+from skyrm_jax.report.curation_page import curation_page, print_curation
+from skyrm_jax.report.files import whole
 
 
 def run(config: CurateConfig, console: Console | None = None, ask: people.People | None = None) -> Workspace:
@@ -32,6 +36,7 @@ def run(config: CurateConfig, console: Console | None = None, ask: people.People
     step_preprocess(work, console)
     step_stage1(work, console, ask)
     step_stage2(work, console)
+    step_report(work, console)
     return work
 
 
@@ -75,6 +80,16 @@ def step_measure(work: Workspace, console: Console) -> None:
     """Models trained on every stage, and their figures."""
     require_decisions(work)
     measure(work, console)
+
+
+def step_report(work: Workspace, console: Console) -> None:
+    """The curation so far as report.json and report.html."""
+    told = facts(work)
+    with whole(work.root / "report.json") as temporary:
+        temporary.write_text(json.dumps(told, indent=2) + "\n", encoding="utf-8")
+    curation_page(work.root / "report.html", told)
+    print_curation(console, told)
+    console.print(f"the page is {work.root / 'report.html'}", markup=False, highlight=False, soft_wrap=True)
 
 
 def take_answers(work: Workspace, files: list[Path], console: Console) -> None:

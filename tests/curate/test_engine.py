@@ -81,6 +81,7 @@ def test_a_process_has_one_engine(monkeypatch: pytest.MonkeyPatch) -> None:
     # As if another part of the program had started Daft.
     monkeypatch.setattr(engine, "_running", None)
     monkeypatch.setattr(Engine, "_start_ray", lambda self: None)
+    monkeypatch.setattr(load_daft(), "set_runner_ray", lambda *_, **__: load_daft().set_runner_native())
     Engine().start()
     monkeypatch.setattr(engine, "_running", None)
     with pytest.raises(UserError, match="runs on native in this process already"):

@@ -373,7 +373,7 @@ def test_no_pair_left_is_an_error(options: Preprocess, tmp_path: Path) -> None:
         run(tmp_path / "out", replace(options, sources=[str(source)]))
     assert not (tmp_path / "out" / "pool").exists()
     lines(source, [{"prompt": "q", "responses": ["a", "b"]}] * 2)
-    with pytest.raises(UserError, match="no record of the sources gives a pair.*undecided"):
+    with pytest.raises(UserError, match=r"no record of the sources gives a pair.*undecided"):
         run(tmp_path / "out", replace(options, sources=[str(source)]))
 
 
