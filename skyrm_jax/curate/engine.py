@@ -35,11 +35,14 @@ MOST_PARTITIONS = 1024
 OBJECTS = 2 << 30
 """Most bytes of a local Ray's object store, which otherwise takes a third of the memory; more spills to disk."""
 
-_running: str | None = None
-"""The kind of engine that this process has started."""
+WRITTEN = 16 << 20
+"""Bytes of a row group that Daft writes; it holds several of them, about three times as large, in memory."""
 
 ROW_GROUP = 1 << 16
 """Rows of a row group: what a reader of a few rows must read at least."""
+
+_running: str | None = None
+"""The kind of engine that this process has started."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,7 @@ class Engine:
             except daft.exceptions.DaftCoreException:  # a program that uses Daft itself has set one
                 pass
             _running = daft.runners.get_or_infer_runner_type()
+            daft.set_execution_config(parquet_target_row_group_size=WRITTEN, parquet_target_filesize=4 * WRITTEN)
         if _running != self.kind:
             raise UserError(
                 f"engine.kind is {self.kind}, but Daft runs on {_running} in this process already and cannot change: use one "

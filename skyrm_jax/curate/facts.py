@@ -50,7 +50,7 @@ def facts(work: Workspace) -> dict[str, Any]:
     iterations: the summaries of stage 1's finished iterations, see `stage1.summary`.
     annotators: see `by_objectivity`.
     filters: see `filters`.
-    models: {name: {trained_on, checkpoint, correct, ties, pairs}} of the reward models of stage 2, MODELS; see `training.Checked`.
+    models: {name: {trained_on, checkpoint, correct, ties, pairs}} of stage 2's MODELS, see `training.Checked`.
     decisions: [{decision, by, pairs}], see `decisions.SCHEMA`.
     agreement: [{one, other, pairs: {verdict: {verdict: n}}}] for each two of WHO, over the pairs that both judged.
     calls: one account for each annotator and purpose, see `annotators.Tally`.
@@ -83,7 +83,9 @@ def by_reason(rows: Iterable[tuple[str, str, int]]) -> list[dict[str, Any]]:
     counts: Counter[tuple[str, str]] = Counter()
     for decision, by, pairs in rows:
         counts[decision, by] += pairs
-    return [{"decision": of[0], "by": of[1], "pairs": n} for of, n in sorted(counts.items(), key=lambda c: (-c[1], c[0]))]
+    return [
+        {"decision": of[0], "by": of[1], "pairs": n} for of, n in sorted(counts.items(), key=lambda c: (-c[1], c[0]))
+    ]
 
 
 def agreement(rows: Sequence[tuple[Said, int]]) -> list[dict[str, Any]]:
@@ -119,19 +121,25 @@ def verified(work: Workspace, iterations: int) -> Iterator[Verified]:
 def by_objectivity(known: Iterable[Verified]) -> list[dict[str, Any]]:
     """How often annotators say what people say, by the objectivity of the pair (paper, table 14).
 
-    [{objectivity, merged, models: {name}}], each of them {pairs, agree, none}: pairs that it judged, those on which it says what
-    people say, and those on which it has no preference.
+    [{objectivity, merged, models: {name}}], each of them {pairs, agree, none}: pairs that it judged, those on which it
+    says what people say, and those on which it has no preference.
     """
     merged: dict[str, Counter[str]] = {}
     alone: dict[str, dict[str, Counter[str]]] = {}
     for one in known:
-        said = [(alone.setdefault(one.objectivity, {}).setdefault(name, Counter()), v) for name, v in one.models.items()]
+        said = [
+            (alone.setdefault(one.objectivity, {}).setdefault(name, Counter()), v) for name, v in one.models.items()
+        ]
         if one.annotators is not None:
             said.append((merged.setdefault(one.objectivity, Counter()), one.annotators))
         for counts, verdict in said:
             counts.update({"pairs": 1, "agree": verdict == one.people, "none": verdict == "none"})
     return [
-        {"objectivity": kind, "merged": dict(merged.get(kind, {})), "models": {n: dict(c) for n, c in sorted(of.items())}}
+        {
+            "objectivity": kind,
+            "merged": dict(merged.get(kind, {})),
+            "models": {n: dict(c) for n, c in sorted(of.items())},
+        }
         for kind, of in sorted(alone.items())
     ]
 
@@ -139,8 +147,8 @@ def by_objectivity(known: Iterable[Verified]) -> list[dict[str, Any]]:
 def filters(known: Sequence[Verified], band: float) -> list[dict[str, Any]]:
     """How often people say what a filter says where it keeps a label, and where it turns it round (paper, table 19).
 
-    [{who, keep, flip}], each of them {pairs, right}. The best model is that of a pair's iteration, which has not seen it and
-    was not chosen by it; it has an opinion where it is surer than 0.5 + `band`.
+    [{who, keep, flip}], each of them {pairs, right}. The best model is that of a pair's iteration, which has not seen
+    it and was not chosen by it; it has an opinion where it is surer than 0.5 + `band`.
     """
     people = np.array([VERDICTS[one.people] for one in known])
     best = opinion(np.array([one.p for one in known]), band)

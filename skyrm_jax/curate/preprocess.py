@@ -202,6 +202,7 @@ class _Run:
     pairs/                 parts of `ingest`
     index.pickle           n-grams of the benchmarks and held-out files
     basis.txt              stands for the parts and n-grams that all below is made of
+    firsts/                keys of different pairs
     contaminated.parquet   prompts that have some of them
     prompts.npy, sketch/   of what is left: the earliest position of each prompt, and `near_duplicates.sketch` of them
     near_duplicates.parquet
@@ -308,7 +309,7 @@ class _Run:
             return
         for path in (*self.folder.glob("*.parquet"), *self.folder.glob("preprocess/removed-*")):
             path.unlink()
-        for name in ("sketch", "decided", "pool"):
+        for name in ("firsts", "sketch", "decided", "pool"):
             shutil.rmtree(self.folder / name, ignore_errors=True)
         for name in ("decided", "pool"):
             (self.folder / name).mkdir()
@@ -323,13 +324,7 @@ class _Run:
         at = col("first").alias("position")
         keys = read(self._paths(parts)).select("position", "id", "contents", "prompt_key", "identical")
         apart = keys.where(~col("identical"))
-        firsts = apart.groupby("id").agg(
-            col("position").min().alias("first"),
-            col("position").count().alias("count"),
-            col("contents").any_value(),
-            col("prompt_key").any_value(),
-        )
-        alive = firsts.collect()
+        alive = self._firsts(apart)
         repeated = alive.where(col("count") > 1).select("id", "first")
         repeats = apart.join(repeated, on="id").where(col("position") != col("first"))
         decided = {
@@ -343,7 +338,6 @@ class _Run:
             decided["contaminated"] = alive.join(hits, on="prompt_key").select(at, "sets")
             alive = alive.join(hits, on="prompt_key", how="anti")
         if self.options.near_duplicates is not None:
-            alive = alive.collect()
             near = load_daft().from_arrow(self._near(parts, alive, self.options.near_duplicates))
             one = alive.select(col("first").alias("other"), col("id").alias("other_id"))
             yielding = alive.select("first", "prompt_key").join(near, on="prompt_key").join(one, on="other")
@@ -354,6 +348,17 @@ class _Run:
             raise AssertionError("a pair is left out for two reasons")
         write_table(path, table)
         return path
+
+    def _firsts(self, keys: "DataFrame") -> "DataFrame":
+        """Of equal pairs the `first` position and how many they are."""
+        folder = self.folder / "firsts"
+        if not folder.is_dir():
+            col = load_daft().col
+            columns = [col("contents").any_value(), col("prompt_key").any_value()]
+            columns += [col("position").min().alias("first"), col("position").count().alias("count")]
+            with made_whole(folder) as partial:
+                keys.groupby("id").agg(*columns).write_parquet(str(partial))
+        return read(sorted(folder.iterdir()))
 
     def _contaminated(self, parts: Sequence[Part]) -> pa.Table:
         """`prompt_key` and `sets` of the prompts of all pairs that are contaminated."""

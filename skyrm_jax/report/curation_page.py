@@ -1,4 +1,4 @@
-"""The page of a curation: one HTML file that tells what became of the pairs, who says so, what it cost and what it is worth."""
+"""The page of a curation: one HTML file on what became of the pairs, who says so, what it cost and what it is worth."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -56,8 +56,8 @@ TABLE_14 = {
 """Agreement with verified labels in percent, on objective and on subjective pairs (arXiv 2507.01352, table 14)."""
 
 TABLE_19 = {
-    "an earlier reward model, 8B": (69, 57),
-    "an earlier reward model, 27B": (72, 61),
+    "V1 reward model, Llama 8B": (69, 57),
+    "V1 reward model, Gemma 27B": (72, 61),
     "both of these": (71, 60),
     "best model of stage 1": (78, 79),
     "gold model": (84, 88),
@@ -70,8 +70,8 @@ FIGURE_7 = {
     "filtered": (71.0, 74.2, 74.6, 74.8, 74.9, 76.8, 76.9, 77.1, 79.0, 84.6),
     "corrected": (73.0, 77.0, 77.4, 78.8, 79.2, 81.7, 82.4, 82.3, 83.0, 87.5),
 }
-"""Mean of six benchmarks on the seed data, after iterations 1 to 8 and after stage 2 (the same, first version, figure 7, read
-off the drawing)."""
+"""Mean of six benchmarks on the seed data, after iterations 1 to 8 and after stage 2 (the same, first version,
+figure 7, read off the drawing)."""
 
 FIGURE_7_STAGES = ("seed", *map(str, range(1, 9)), STAGE2)
 
@@ -82,7 +82,7 @@ class Row:
 
     Attributes:
         share: of the group's whole, in percent; None for the whole itself.
-        head: a sum that the next group begins with.
+        head: what the step begins or ends with.
     """
 
     name: str
@@ -264,14 +264,14 @@ def funnel(facts: Facts) -> list[tuple[str, list[Row]]]:
         groups.append(("Stage 1", [*rows, Row("verified by people", verified, _percent(verified, pool))]))
     if facts.get("decisions"):
         by = outcomes(facts)
-        whole = sum(by.values())
-        rows = [Row(DECISIONS[name][0], n, _percent(n, whole), head=name != "discarded") for name, n in by.items()]
+        pairs = sum(by.values())
+        rows = [Row(DECISIONS[name][0], n, _percent(n, pairs), head=name != "discarded") for name, n in by.items()]
         groups.append(("Stage 2", rows))
     return groups
 
 
-def _row(of: Mapping[str, int], name: str, whole: str, head: bool = False) -> Row:
-    return Row(WORDS[name], of[name], _percent(of[name], of[whole]), head)
+def _row(of: Mapping[str, int], name: str, share_of: str, head: bool = False) -> Row:
+    return Row(WORDS[name], of[name], _percent(of[name], of[share_of]), head)
 
 
 def _percent(n: int, of: int | None) -> float | None:
@@ -326,8 +326,8 @@ def stage1_plots(facts: Facts) -> list[tuple[str, Markup, str]]:
     if shown:
         points = [Point(float(x), right.percent or 0.0, *right.interval) for x, (_, right) in enumerate(shown)]
         note = (
-            "Of the best checkpoint, on the gold pairs of earlier iterations, which chose it; they grow from one to the next. "
-            "Bars are 95 % intervals."
+            "Of the best checkpoint, on the gold pairs of earlier iterations, which chose it; they grow from one to "
+            "the next. Bars are 95 % intervals."
         )
         plots.append(("Accuracy on gold", accuracy_plot(points, [name for name, _ in shown]), note))
     return plots
@@ -336,14 +336,16 @@ def stage1_plots(facts: Facts) -> list[tuple[str, Markup, str]]:
 def decisions(facts: Facts) -> list[tuple[str, str, list[Row]]]:
     """(decision, in words, rows by who made it) of stage 2."""
     rows = facts.get("decisions", ())
-    whole = sum(one["pairs"] for one in rows)
+    pairs = sum(one["pairs"] for one in rows)
     found = []
     for decision, (words, _) in DECISIONS.items():
         of = [one for one in rows if one["decision"] == decision]
         if of:
             n = sum(one["pairs"] for one in of)
-            all_of = Row(words, n, _percent(n, whole), head=True)
-            found.append((decision, words, [all_of, *(Row(o["by"], o["pairs"], _percent(o["pairs"], whole)) for o in of)]))
+            all_of = Row(words, n, _percent(n, pairs), head=True)
+            found.append(
+                (decision, words, [all_of, *(Row(o["by"], o["pairs"], _percent(o["pairs"], pairs)) for o in of)])
+            )
     return found
 
 
@@ -375,19 +377,22 @@ def _matrix(of: Mapping[str, Any]) -> Matrix:
 
 
 def agreements(facts: Facts) -> list[tuple[str, list[Share | None]]]:
-    """For each of WHO the pairs on which it prefers the same response as each of WHO, of those on which both prefer one."""
+    """For each two of WHO the pairs on which they prefer the same response, of those on which both prefer one."""
     of = {frozenset((one.one, one.other)): Share(one.same, one.preferring) for one in matrices(facts)}
     return [(one, [of.get(frozenset((one, other))) for other in WHO]) for one in WHO] if of else []
 
 
 def annotators(facts: Facts) -> dict[str, Any] | None:
-    """`kinds` of pairs, and `rows`: (name, whether it is all annotators together, for each kind what `_agreed` gives)."""
+    """`kinds` of pairs, and `rows`: (name, whether it is all of them together, what `_agreed` gives for each kind)."""
     found = {one["objectivity"]: one for one in facts.get("annotators", ())}
     if not found:
         return None
     kinds = list(dict.fromkeys((*OBJECTIVITIES, *found)))
     names = sorted({name for one in found.values() for name in one["models"]})
-    rows = [(name, False, [_agreed(found.get(kind, {}).get("models", {}).get(name, {})) for kind in kinds]) for name in names]
+    rows = [
+        (name, False, [_agreed(found.get(kind, {}).get("models", {}).get(name, {})) for kind in kinds])
+        for name in names
+    ]
     together = ("all together", True, [_agreed(found.get(kind, {}).get("merged", {})) for kind in kinds])
     return {"kinds": kinds, "rows": [*rows, together]}
 
@@ -400,11 +405,12 @@ def _agreed(counts: Mapping[str, int]) -> tuple[Share, int]:
 
 def filters(facts: Facts) -> list[tuple[str, Share, Share]]:
     """(whose word, kept rightly of kept, turned round rightly of turned round)."""
-    rows = [
-        (FILTERS[one["who"]], *(Share(one[side]["right"], one[side]["pairs"]) for side in ("keep", "flip")))
-        for one in facts.get("filters", ())
-    ]
-    return [(who, keep, flip) for who, keep, flip in rows if keep.total or flip.total]
+    rows = []
+    for one in facts.get("filters", ()):
+        keep, flip = (Share(one[side]["right"], one[side]["pairs"]) for side in ("keep", "flip"))
+        if keep.total or flip.total:
+            rows.append((FILTERS[one["who"]], keep, flip))
+    return rows
 
 
 def calls(facts: Facts) -> list[dict[str, Any]]:
@@ -499,7 +505,7 @@ def sections(facts: Facts) -> dict[str, list[tuple[str, str]]]:
 def print_curation(console: Console, facts: Facts) -> None:
     """Prints the funnel, the decisions and the costs of a curation."""
     table = _table("From records to decisions", "", "number", "%")
-    for title, rows in funnel(facts):
+    for _, rows in funnel(facts):
         table.add_section()
         for row in rows:
             table.add_row(row.name, f"{row.count:,}", row.percent, style=_bold(row))

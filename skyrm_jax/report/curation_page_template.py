@@ -24,9 +24,11 @@ tr.zero th, tr.zero td { color: var(--soft); }
 .heat { border-collapse: separate; border-spacing: 2px; width: auto; }
 .heat th, .heat td { border: 0; }
 .heat td { min-width: 4rem; padding: 0.4rem 0.3rem; border-radius: 0.25rem; text-align: center;
-  font-variant-numeric: tabular-nums; font-size: 0.9rem; background: color-mix(in srgb, var(--tone, var(--blue)) var(--heat, 0%), transparent); }
+  font-variant-numeric: tabular-nums; font-size: 0.9rem;
+  background: color-mix(in srgb, var(--tone, var(--blue)) var(--heat, 0%), transparent); }
 .heat thead th { padding: 0 0.3rem; max-width: 6.5rem; text-align: center; }
 .heat tbody th { padding-right: 0.6rem; vertical-align: middle; }
+.heat small { color: inherit; white-space: nowrap; }
 .against { --tone: var(--orange); }
 .unsure { --tone: var(--quiet); }
 details { padding: 0.6rem 0.75rem; border-radius: 0.5rem; background: var(--card); }
@@ -59,9 +61,9 @@ thead .number { white-space: normal; }
 
 {% macro share(of, unsure=0) -%}
 <td class="number">{% if of is none or not of.total + unsure %}–{% else %}{{ of.value }}
-{%- if of.total %}<span class="interval">{{ of.between }}</span>{% endif %}
-<span class="interval">{{ n(of.count) }} of {{ n(of.total) }}</span>
-{%- if unsure %}<span class="interval">{{ n(unsure) }} without</span>{% endif %}{% endif %}</td>
+{%- if of.total %} <span class="interval">{{ of.between }}</span>{% endif %}
+{#- #} <span class="interval">{{ n(of.count) }} of {{ n(of.total) }}</span>
+{%- if unsure %} <span class="interval">{{ n(unsure) }} without</span>{% endif %}{% endif %}</td>
 {%- endmacro %}
 
 {% macro published(table, title, columns=2) -%}
@@ -97,7 +99,8 @@ thead .number { white-space: normal; }
 <div>
 <figure class="card"><h3>Funnel</h3>
 {{ funnel_plot }}
-<small>A record may give several pairs. Stage 1 looks at some of the pool's pairs; stage 2 decides on all of them.</small></figure>
+<small>A record may give several pairs. Stage 1 looks at some of the pool's pairs; stage 2 decides on all of
+them.</small></figure>
 {%- if preprocess and preprocess.bad %}
 <section class="card"><h3>Bad records</h3>
 <table><tbody>
@@ -157,9 +160,9 @@ thead .number { white-space: normal; }
 {%- endfor %}
 </tbody></table></div>
 <p class="soft">A pair whose prompt shares
-{%- if preprocess.made_of.options.overlap == 1 %} an n-gram{% else %} {{ preprocess.made_of.options.overlap }} n-grams{% endif %}
-of {{ preprocess.made_of.options.ngram }} words with one of these is left out. It may share some with several; the funnel counts it
-for the first.</p>
+{%- with options = preprocess.made_of.options %}
+{%- if options.overlap == 1 %} an n-gram{% else %} {{ options.overlap }} n-grams{% endif %} of {{ options.ngram }} words
+{%- endwith %} with one of these is left out. It may share some with several; the funnel counts it for the first.</p>
 </section>
 {%- else %}
 {{ later("how many prompts are those of benchmarks", "preprocess") }}
@@ -176,7 +179,8 @@ for the first.</p>
 </div>
 <section class="card">
 <div class="scroll"><table>
-<thead><tr><th></th><th></th><th class="over" colspan="4">annotators say</th><th class="over" colspan="4">people say</th>
+<thead><tr><th></th><th></th><th class="over" colspan="4">annotators say</th>
+<th class="over" colspan="4">people say</th>
 <th class="over" colspan="2">so far</th><th></th></tr>
 <tr><th>iteration</th><th class="number">looked at</th>
 {%- for said, _, _ in verdicts.values() %}<th class="number">{{ said }}</th>{% endfor %}
@@ -188,7 +192,7 @@ for the first.</p>
 <tr><th scope="row">{{ one.iteration }}</th><td class="number">{{ n(one.pairs) }}</td>
 {%- for verdict in verdicts %}<td class="number">{{ n(one.annotators.get(verdict, 0)) }}</td>{% endfor %}
 <td class="number">{{ n(one.verified) }}</td>
-{%- for verdict in ("original", "flipped", "none") %}<td class="number">{{ n(one.people.get(verdict, 0)) }}</td>{% endfor %}
+{%- for verdict in labels %}<td class="number">{{ n(one.people.get(verdict, 0)) }}</td>{% endfor %}
 <td class="number">{{ n(one.gold_so_far) }}</td><td class="number">{{ n(one.silver_so_far) }}</td>
 {{ share(one.right) }}</tr>
 {%- endfor %}
@@ -204,10 +208,12 @@ for the first.</p>
 <h2 id="decisions">Decisions of stage 2</h2>
 {%- if models %}
 <p>
-{%- if models.best %}The best model was trained on {{ n(models.best.trained_on) }} silver pairs
-{%- if models.best.pairs %}; its checkpoint gets {{ n(models.best.correct) }} of {{ n(models.best.pairs) }} gold pairs right{% endif %}.
+{%- if "best" in models %}The best model was trained on {{ n(models.best.trained_on) }} silver pairs
+{%- if models.best.pairs %}; its checkpoint gets {{ n(models.best.correct) }} of {{ n(models.best.pairs) }} gold pairs
+right{% endif %}.
 {%- endif %}
-{%- if models.gold %} The gold model was trained on {{ n(models.gold.trained_on) }} pairs that people decided.{% endif %}</p>
+{%- if "gold" in models %} The gold model was trained on {{ n(models.gold.trained_on) }} pairs that people decided.
+{%- endif %}</p>
 {%- endif %}
 {%- if decisions %}
 <div class="grid">
@@ -236,14 +242,15 @@ for the first.</p>
 <tr><th scope="row">{{ names[one] }}</th>
 {%- for of in cells %}
 {%- if of is none or not of.total %}<td class="soft">–</td>
-{%- else %}<td style="--heat: {{ "%.0f" | format(0.6 * of.percent) }}%">{{ of.value }}<small>of {{ n(of.total) }}</small></td>
+{%- else %}<td style="--heat: {{ "%.0f" | format(0.6 * of.percent) }}%">{{ of.value }}
+{#- #} <small>of {{ n(of.total) }}</small></td>
 {%- endif %}{% endfor %}</tr>
 {%- endfor %}
 </tbody></table></div>
 </section>
 {%- if people %}
-<p class="soft">Pairs that people have decided train the gold model and choose the best model's checkpoint, so agreement of these
-with people is no test of them. And people verify hard pairs first: those that a reward model gets wrong.</p>
+<p class="soft">Pairs that people have decided train the gold model and choose the best model's checkpoint, so agreement
+of these with people is no test of them.</p>
 {%- endif %}
 <div class="grid">
 {%- for of in matrices %}
@@ -253,17 +260,18 @@ with people is no test of them. And people verify hard pairs first: those that a
 <tbody>
 {%- for verdict, cells in of.rows %}
 <tr><th scope="row">{{ labels[verdict] }}</th>
-{%- for count, part, kind in cells %}<td class="{{ kind }}" style="--heat: {{ "%.0f" | format(0.7 * part) }}%">{{ n(count) }}
-{#- #}<small>{{ "%.1f" | format(part) }} %</small></td>{% endfor %}</tr>
+{%- for count, part, kind in cells %}<td class="{{ kind }}" style="--heat: {{ "%.0f" | format(7 * part ** 0.5) }}%">
+{{- n(count) }} <small>{{ "%.1f" | format(part) }} %</small></td>{% endfor %}</tr>
 {%- endfor %}
 </tbody></table></div>
 <small>{{ n(of.pairs) }} pairs. Both prefer a response of {{ n(of.preferring) }}
-{%- if of.preferring %} of them, the same one of {{ n(of.same) }} ({{ "%.1f" | format(100 * of.same / of.preferring) }} %){% endif %}.</small>
+{%- if of.preferring %} of them, the same one of {{ n(of.same) }}
+({{ "%.1f" | format(100 * of.same / of.preferring) }} %){% endif %}.</small>
 </section>
 {%- endfor %}
 </div>
-<p class="soft">Pairs that both judged, by what each says of the label. Blue: both say the same. Orange: they contradict each other.
-Grey: one has no preference, or is not sure enough.</p>
+<p class="soft">Pairs that both judged, by what each says of the label. Blue: both say the same. Orange: they contradict
+each other. Grey: one has no preference, or is not sure enough.</p>
 {%- elif decisions %}
 <p class="soft">No two have judged the same pair.</p>
 {%- else %}
@@ -285,8 +293,8 @@ Grey: one has no preference, or is not sure enough.</p>
 </tbody>
 {{ published(table_14, "table 14: agreement with verified labels", annotators.kinds | length) }}
 </table></div>
-<p class="soft">On verified pairs, of those on which the annotator has a preference (the others are counted as without), with 95 %
-intervals. Objective or subjective by the pair's attributes.</p>
+<p class="soft">On verified pairs, of those on which the annotator has a preference (the others are counted as without),
+with 95 % intervals. Objective or subjective by the pair's attributes.</p>
 </section>
 {%- endif %}
 {%- if filters %}
@@ -300,14 +308,14 @@ intervals. Objective or subjective by the pair's attributes.</p>
 </tbody>
 {{ published(table_19, "table 19: agreement of people with filters") }}
 </table></div>
-<p class="soft">On verified pairs, of those on which the filter has a preference, with 95 % intervals. The best model is that of the
-iteration that found the pair: it was neither trained on it nor chosen by it. The gold model is trained on all verified pairs, so
-it has no such figure.</p>
+<p class="soft">On verified pairs, of those on which the filter has a preference, with 95 % intervals. The best model is
+that of the iteration that found the pair: it was neither trained on it nor chosen by it. The gold model is trained on
+all verified pairs, so it has no such figure.</p>
 </section>
 {%- endif %}
 </div>
-<p class="soft">Published figures are of other pairs, models and people. Here people verify those pairs first that a reward model gets
-wrong, which are harder than most.</p>
+<p class="soft">Published figures are of other pairs, models and people. Here people verify objective, little disputed
+pairs first, and of these the ones that a reward model gets wrong.</p>
 {%- elif not people %}
 <p class="soft">People verify nothing in this curation: humans is null in the configuration.</p>
 {%- else %}
@@ -319,12 +327,13 @@ wrong, which are harder than most.</p>
 <section class="card">
 <div class="scroll"><table>
 <thead><tr><th>annotator</th><th>purpose</th><th class="number">calls</th><th class="number">ok</th>
-<th class="others">others</th><th class="number">retries</th><th class="number">lost in flight</th><th class="number">tokens in</th>
-<th class="number">tokens out</th><th class="number">seconds, mean</th><th class="number">USD</th></tr></thead>
+<th class="others">others</th><th class="number">retries</th><th class="number">lost in flight</th>
+<th class="number">tokens in</th><th class="number">tokens out</th>
+<th class="number">seconds, mean</th><th class="number">USD</th></tr></thead>
 <tbody>
 {%- for one in calls %}
-<tr><th scope="row" class="name">{{ one.annotator }}</th><td>{{ one.purpose }}</td><td class="number">{{ n(one.calls) }}</td>
-<td class="number">{{ n(one.ok) }}</td>
+<tr><th scope="row" class="name">{{ one.annotator }}</th><td>{{ one.purpose }}</td>
+<td class="number">{{ n(one.calls) }}</td><td class="number">{{ n(one.ok) }}</td>
 <td class="others">{{ one.others | join(", ") or "–" }}</td>
 <td class="number">{{ n(one.retries) }}</td><td class="number">{{ n(one.lost) }}</td>
 <td class="number">{{ n(one.input_tokens) }}</td><td class="number">{{ n(one.output_tokens) }}</td>
@@ -356,8 +365,8 @@ under way when a run was killed; retries are tries after the first of the same c
 
 <h2 id="score">Score by stage</h2>
 {%- if measured %}
-<p class="soft">Reward models trained on the pairs that each stage has looked at: as they came, those whose labels stand (filtered), and
-these with the others turned round (corrected). Bars are 95 % intervals.</p>
+<p class="soft">Reward models trained on the pairs that each stage has looked at: as they came, those whose labels stand
+(filtered), and these with the others turned round (corrected). Bars are 95 % intervals.</p>
 <div class="grid">
 {%- for name, svg in panels %}
 <figure class="card"><h3>{{ name }}</h3>
@@ -374,7 +383,7 @@ these with the others turned round (corrected). Bars are 95 % intervals.</p>
 {%- for arm, count, cells in arms %}
 <tr><th scope="row">{{ arm }}</th><td class="number">{{ n(count) }}</td>
 {%- for value, interval in cells %}<td class="number">{{ value }}
-{%- if interval %}<span class="interval">{{ interval }}</span>{% endif %}</td>{% endfor %}</tr>
+{%- if interval %} <span class="interval">{{ interval }}</span>{% endif %}</td>{% endfor %}</tr>
 {%- endfor %}
 </tbody>
 {%- endfor %}
@@ -383,7 +392,8 @@ these with the others turned round (corrected). Bars are 95 % intervals.</p>
 <div class="grid">
 <figure class="card">{{ figure_7_plot }}</figure>
 <div class="scroll"><table>
-<thead><tr><th>stage</th>{% for said, _, _ in arms.values() %}<th class="number">{{ said }}</th>{% endfor %}</tr></thead>
+<thead><tr><th>stage</th>
+{%- for said, _, _ in arms.values() %}<th class="number">{{ said }}</th>{% endfor %}</tr></thead>
 <tbody>
 {%- for stage in figure_7_stages %}{% set place = loop.index0 %}
 <tr><th scope="row">{{ stage if loop.first or loop.last else "iteration " ~ stage }}</th>
@@ -391,8 +401,8 @@ these with the others turned round (corrected). Bars are 95 % intervals.</p>
 {%- endfor %}
 </tbody></table></div>
 </div>
-<p class="soft">arXiv 2507.01352, first version: mean of six benchmarks, 16 million pairs, read off the drawing. Other data, models and
-benchmarks than above: compare the shapes, not the heights.</p>
+<p class="soft">arXiv 2507.01352, first version: mean of six benchmarks, 16 million pairs, read off the drawing. Other
+data, models and benchmarks than above: compare the shapes, not the heights.</p>
 </section>
 {%- else %}
 {{ later("reward models trained on the pairs of each stage, and their figures", "measure") }}

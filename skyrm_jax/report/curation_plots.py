@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 from markupsafe import Markup
@@ -164,7 +165,7 @@ def worth_plot(arms: Mapping[str, Sequence[Point]], stages: Sequence[str], name:
         axes.yaxis.set_major_locator(MaxNLocator(nbins=6))
         axes.set_xticks(range(len(stages)), list(stages))
         axes.set_xlim(-0.5, len(stages) - 0.5)
-        axes.set_xlabel("after iteration")
+        axes.set_xlabel("after iteration" if len(stages) > 1 else "")
 
     return drawn(plot, name, label)
 
@@ -177,7 +178,7 @@ def _curve(
         if point.low is not None and point.high is not None:
             axes.plot([point.x] * 2, [point.low, point.high], color=color, linewidth=1.2, alpha=0.7)
     starts = [0, *(i for i in range(1, len(points)) if broken and points[i].x - points[i - 1].x > 1.5), len(points)]
-    for begin, end in zip(starts, starts[1:], strict=False):
+    for begin, end in pairwise(starts):
         part = points[begin:end]
         axes.plot(
             [p.x for p in part],

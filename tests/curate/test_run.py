@@ -1,6 +1,8 @@
 """A whole curation on a small scale: what goes where, what is never mixed, and that nothing is done or paid twice."""
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,11 +12,13 @@ from fake_openai import FakeOpenAI
 from rich.console import Console
 from small_curation import config, files_of, people, reply, write_data
 
+from skyrm_jax.comparison import to_record
 from skyrm_jax.curate import passes
-from skyrm_jax.curate.config import CurateConfig, Stage1
-from skyrm_jax.curate.run import run, step_preprocess, step_stage1, step_stage2, take_answers
+from skyrm_jax.curate.config import CurateConfig, Measure, Stage1
+from skyrm_jax.curate.measure import ARMS, figures, stage_pairs
+from skyrm_jax.curate.run import run, step_measure, step_preprocess, step_stage1, step_stage2, take_answers
 from skyrm_jax.curate.workspace import Workspace
-from skyrm_jax.data.synthetic import truth
+from skyrm_jax.data.synthetic import generate, truth
 from skyrm_jax.errors import Interrupted, UserError
 
 PAIRS = 120
@@ -92,6 +96,40 @@ def test_later_pairs_are_neighbours_of_verified_ones_and_new(curated: Any) -> No
     assert 0 < len(later) <= 24
     assert not first & {row["id"] for row in later}
     assert all(row["found_by"] in gold and row["p"] is not None and row["similarity"] <= 1.01 for row in later)
+
+
+def test_stages_are_what_stands_so_far(curated: Any) -> None:
+    work, _, _ = curated
+    sets = stage_pairs(work, 1)
+    assert [pair.id for pair in sets["original"]] == [
+        pair.id for n in range(2) for pair in work.iteration(n).selected()
+    ]
+    right = [truth(pair.comparison())[0] for pair in sets["original"]]
+    # Annotators and people are always right here.
+    assert len(sets["filtered"]) == sum(right) and len(sets["corrected"]) == len(right)
+    assert all(truth(pair.comparison())[0] for pair in sets["corrected"])
+    assert sets["filtered"] == sets["corrected"][: len(sets["filtered"])]
+
+
+@pytest.mark.full
+def test_stages_are_measured_once(curated: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    work, _, options = curated
+    held_out = tmp_path / "held_out.jsonl"
+    held_out.write_text("".join(json.dumps(to_record(one)) + "\n" for one in generate(30, 77, most=2)))
+    measured = replace(options, measure=Measure([str(held_out)]), out=str(tmp_path / "out"))
+    copy = Path(measured.out)
+    shutil.copytree(work.root, copy)
+    (copy / "curation.json").unlink()
+    step_measure(Workspace(measured), Console(quiet=True))
+    told = figures(Workspace(measured))
+    assert [(one["stage"], one["arm"]) for one in told] == [("stage 2", arm) for arm in ARMS]
+    assert told[0]["pairs"] > told[2]["pairs"] > told[1]["pairs"] > 0
+    for one in told:
+        figure = one["headlines"]["held-out"]
+        assert 0 <= figure["low"] <= figure["value"] <= figure["high"] <= 100
+    times = {path: path.stat().st_mtime_ns for path in copy.glob("measure/*/*/figures.json")}
+    step_measure(Workspace(measured), Console(quiet=True))
+    assert {path: path.stat().st_mtime_ns for path in times} == times
 
 
 def test_a_second_run_does_nothing(curated: Any) -> None:
