@@ -7,36 +7,23 @@ TEXT = """\
 {% from "facts.html" import facts %}
 
 {% block style %}
-.scroll { overflow-x: auto; }
-nav a { margin-right: 0.75rem; white-space: nowrap; }
 .grid { align-items: start; }
 .grid.wide { grid-template-columns: repeat(auto-fit, minmax(min(100%, 28rem), 1fr)); }
 .grid > div > .card + .card { margin-top: 1rem; }
 main > .card, main > .grid, main > details { margin-top: 1rem; }
 main > .card { width: fit-content; max-width: 100%; }
-tr.head th, tr.head .number { font-weight: 600; }
-tr.group th { padding-top: 0.8rem; color: var(--soft); font-size: 0.85rem; }
 tr.zero th, tr.zero td { color: var(--soft); }
 .interval { display: block; color: var(--soft); font-size: 0.85rem; font-weight: normal; }
 .over { text-align: center; padding-left: 0.75rem; border-bottom: 1px solid var(--grid) !important; }
 .name { overflow-wrap: anywhere; min-width: 8rem; }
 .others { min-width: 9rem; padding-left: 0.75rem; }
-.heat { border-collapse: separate; border-spacing: 2px; width: auto; }
-.heat th, .heat td { border: 0; }
 .heat td { min-width: 4rem; padding: 0.4rem 0.3rem; border-radius: 0.25rem; text-align: center;
   font-variant-numeric: tabular-nums; font-size: 0.9rem;
   background: color-mix(in srgb, var(--tone, var(--blue)) var(--heat, 0%), transparent); }
-.heat thead th { padding: 0 0.3rem; max-width: 6.5rem; text-align: center; }
-.heat tbody th { padding-right: 0.6rem; vertical-align: middle; }
 .heat small { color: inherit; white-space: nowrap; }
 .against { --tone: var(--orange); }
 .unsure { --tone: var(--quiet); }
-details { padding: 0.6rem 0.75rem; border-radius: 0.5rem; background: var(--card); }
-summary { cursor: pointer; }
-details .card { padding: 0.5rem 0; }
-ul { margin: 0.3rem 0; padding-left: 1.25rem; }
 code, li { overflow-wrap: anywhere; }
-thead .number { white-space: normal; }
 @media (max-width: 40rem) {
   table { font-size: 0.85rem; }
   .number { padding-left: 0.5rem; }

@@ -7,8 +7,6 @@ TEXT = """\
 {% from "facts.html" import facts %}
 
 {% block style %}
-.scroll { overflow-x: auto; }
-nav a { margin-right: 0.75rem; white-space: nowrap; }
 section.set { padding-top: 0.5rem; border-top: 1px solid var(--grid); margin-top: 2rem; }
 section.set > h2 { margin-top: 0.5rem; }
 .packed { columns: 32rem 2; column-gap: 1rem; }
@@ -22,15 +20,12 @@ main > .card, main > details, .set > .grid, .set > .packed, .set > details, .set
 .interval { color: var(--soft); font-size: 0.85rem; }
 td .interval { display: block; }
 .partial { font-style: italic; color: var(--soft); }
-tr.head th, tr.head .number { font-weight: 600; }
 tr.head small, tr.head .soft, tr.head .interval { font-weight: normal; }
-tr.group th { padding-top: 0.8rem; color: var(--soft); font-size: 0.85rem; }
 .overview th[scope=row] { min-width: 11rem; overflow-wrap: anywhere; }
 .legend { display: flex; flex-wrap: wrap; gap: 0.25rem 1.25rem; }
 .clear { font-weight: 600; }
 .strip { width: 7rem; padding-left: 1rem; }
 td.strip { padding-top: 0.6rem; }
-thead .number { white-space: normal; }
 .strip i { display: block; position: relative; height: 0.75rem; min-width: 5rem; border-radius: 0.2rem;
   background: linear-gradient(90deg, transparent calc(50% - 0.5px), var(--quiet) 0, var(--quiet) calc(50% + 0.5px),
   transparent 0) var(--grid); }
@@ -38,17 +33,9 @@ thead .number { white-space: normal; }
 .strip i::before { left: var(--from); right: calc(100% - var(--to)); min-width: 2px; background: var(--blue);
   opacity: 0.45; }
 .strip i::after { left: calc(var(--at) - 1.5px); width: 3px; background: var(--blue); }
-.heat { border-collapse: separate; border-spacing: 2px; width: auto; }
-.heat th, .heat td { border: 0; }
 .heat td { min-width: 3.4rem; padding: 0.45rem 0.4rem; border-radius: 0.25rem; text-align: center;
   font-variant-numeric: tabular-nums; background: color-mix(in srgb, var(--tone, var(--blue)) var(--heat), transparent); }
-.heat thead th { padding: 0 0.3rem; max-width: 6.5rem; text-align: center; }
-.heat tbody th { padding-right: 0.6rem; vertical-align: middle; }
-details { padding: 0.6rem 0.75rem; border-radius: 0.5rem; background: var(--card); }
 main details + details, .set > details + details { margin-top: 0.5rem; }
-summary { cursor: pointer; }
-details .card { padding: 0.5rem 0; }
-ul { margin: 0.3rem 0; padding-left: 1.25rem; }
 .missing { columns: 15rem; }
 .against > .scroll { max-width: 46rem; }
 code { overflow-wrap: anywhere; }

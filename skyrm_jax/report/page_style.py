@@ -59,6 +59,19 @@ th small, td small { display: block; }
 .number { padding-left: 0.75rem; text-align: right; white-space: nowrap; font-variant-numeric: tabular-nums; }
 .config th { width: 1%; padding-right: 1rem; white-space: nowrap; color: var(--soft); }
 .config pre { margin: 0; font-size: 0.9em; white-space: pre-wrap; word-break: break-all; }
+.scroll { overflow-x: auto; }
+nav a { margin-right: 0.75rem; white-space: nowrap; }
+tr.head th, tr.head .number { font-weight: 600; }
+tr.group th { padding-top: 0.8rem; color: var(--soft); font-size: 0.85rem; }
+.heat { border-collapse: separate; border-spacing: 2px; width: auto; }
+.heat th, .heat td { border: 0; }
+.heat thead th { padding: 0 0.3rem; max-width: 6.5rem; text-align: center; }
+.heat tbody th { padding-right: 0.6rem; vertical-align: middle; }
+details { padding: 0.6rem 0.75rem; border-radius: 0.5rem; background: var(--card); }
+summary { cursor: pointer; }
+details .card { padding: 0.5rem 0; }
+ul { margin: 0.3rem 0; padding-left: 1.25rem; }
+thead .number { white-space: normal; }
 {% block style %}{% endblock -%}
 </style>
 </head>
