@@ -16,13 +16,14 @@ import argparse
 import json
 import os
 import shutil
-import sys
 import time
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 
 os.environ.setdefault("MALLOC_MMAP_THRESHOLD_", "4294967296")
 
@@ -41,6 +42,7 @@ from skyrm_jax.curate.config import CurateConfig, EmbedderConfig, Stage1, Stage2
 from skyrm_jax.curate.decisions import Rule
 from skyrm_jax.curate.humans.queue import HumanQueue
 from skyrm_jax.curate.judge import JudgeOptions
+from skyrm_jax.curate.measure import final_pairs
 from skyrm_jax.curate.pair import Pair
 from skyrm_jax.curate.preprocess import Preprocess
 from skyrm_jax.curate.run import run as curate
@@ -48,11 +50,15 @@ from skyrm_jax.curate.training import RewardModel
 from skyrm_jax.curate.workspace import Workspace
 from skyrm_jax.data import bpe
 from skyrm_jax.data.synthetic import generate, truth
-from skyrm_jax.eval.statistics import LEVEL, REPLICATES
+from skyrm_jax.eval.statistics import bootstrap, ratio
 from skyrm_jax.train.loop import run as train
 
-MAIN = ("raw", "filtered", "corrected", "clean")
-OTHERS = ("no-humans", "random", "gold", "best", "annotators")
+MAIN = ("original", "filtered", "corrected", "clean")
+OTHERS = ("no-humans", "random", "gold", "best", "annotators", "curve")
+CURVE = (0.02, 0.05, 0.1, 0.25, 0.6)
+"""Shares of the pool that points of the curve are trained on."""
+STEPS = 250
+"""Of every arm's training."""
 BASE_SEED, TEST_SEED = 10_000, 20_000
 HUMAN_SHARE = 0.02
 """Of the pairs, what people verify at most."""
@@ -138,28 +144,77 @@ def one_seed(
     home = folder / f"seed-{seed}"
     clean = list(clean_pairs(size.pairs, seed))
     write(home / "pairs.jsonl", noisy(clean, seed))
-    beliefs = Beliefs.of(clean)
     category = {pair.prompt[-1].content: pair.category for pair in clean}
-    with language_models(beliefs, category) as url:
-        config = configuration(home, url, seed, size, folder)
+    with language_models(Beliefs.of(clean), category) as url:
+        config = configuration(home / "curation", home, url, seed, size, folder)
         work = curate(config, console, people(seed))
-        print(f"curated after {time.monotonic() - began:.0f} s", flush=True)
-        pool = [pair for part in passes.parts(work.pool) for chunk in passes.read_pairs(part) for pair in chunk]
-        right = {pair.id: is_right(pair) for pair in pool}
-        sets = {
-            "raw": pool,
-            "filtered": final(work, "filtered"),
-            "corrected": final(work, "corrected"),
-            "clean": [pair if right[pair.id] else pair.flipped() for pair in pool],
-        }
-        quality = decisions_quality(work, right)
-    correct = {
-        name: trained(config.reward_model, pairs, home / "arms" / name, test, console) for name, pairs in sets.items()
-    }
-    return summary(seed, correct, sets, quality, test) | {"seconds": time.monotonic() - began}
+        curated = time.monotonic() - began
+        sets = final_pairs(work)
+        right = {pair.id: is_right(pair) for pair in sets["original"]}
+        sets["clean"] = [pair if right[pair.id] else pair.flipped() for pair in sets["original"]]
+        correct = {name: trained(config, sets[name], home / "arms" / name, test, console) for name in MAIN}
+        told = summary(seed, correct, sets, quality(work, right), test)
+        told |= {"curation_seconds": curated, "seconds": time.monotonic() - began}
+        told["others"] = {}
+        for arm in arms:
+            if arm == "curve":
+                told["curve"] = curve(config, sets, home / "curve", test, console)
+                continue
+            other = curate(of_arm(arm, config, home, work), console, people(seed))
+            pairs = final_pairs(other)["corrected"]
+            marks = trained(config, pairs, home / "arms" / arm, test, console)
+            told["others"][arm] = {
+                "accuracy": 100 * float(marks.mean()),
+                "pairs": len(pairs),
+                "less_corrected": difference(marks, correct["corrected"]),
+                **quality(other, right),
+            }
+    return told
 
 
-def configuration(home: Path, url: str, seed: int, size: Size, folder: Path) -> CurateConfig:
+def of_arm(arm: str, config: CurateConfig, home: Path, work: Workspace) -> CurateConfig:
+    """The configuration of another arm, in a folder of its own; what does not differ from the main one is linked there."""
+    out = home / f"curation-{arm}"
+    rule = config.stage2.rule
+    changes: Any = {
+        "no-humans": {"humans": None, "stage2": replace(config.stage2, rule=replace(rule, keep="best_or_annotators"))},
+        "random": {"stage1": replace(config.stage1, retrieval="random", pairs=later_pairs(work))},
+        "gold": {"stage2": replace(config.stage2, rule=replace(rule, keep="gold"))},
+        "best": {"stage2": replace(config.stage2, rule=replace(rule, keep="best", band=0.0))},
+        # A band this wide has annotators asked about every pair.
+        "annotators": {"stage2": replace(config.stage2, rule=replace(rule, keep="annotators", band=0.499999))},
+    }[arm]
+    shared = ["pool", "preprocess", "calls"]
+    if "stage2" in changes and arm != "no-humans":
+        shared.append("iterations")
+    for name in shared:
+        if not (out / name).exists():
+            shutil.copytree(work.root / name, out / name)
+    return replace(config, out=str(out), **changes)
+
+
+def later_pairs(work: Workspace) -> int:
+    """Pairs that an iteration after the first has found, on average: what random draws may have too."""
+    counts = [len(work.iteration(n).selected()) for n in range(1, work.config.stage1.iterations + 1)]
+    return max(1, round(float(np.mean(counts))))
+
+
+def curve(
+    config: CurateConfig, sets: dict[str, list[Pair]], folder: Path, test: list[Comparison], console: Console
+) -> list[dict[str, Any]]:
+    """Accuracy against the number of pairs, raw and curated: nested random parts of each."""
+    points = []
+    for name in ("original", "corrected"):
+        order = np.random.default_rng(0).permutation(len(sets[name]))
+        for share in CURVE:
+            pairs = [sets[name][i] for i in order[: round(share * len(sets["original"]))]]
+            marks = trained(config, pairs, folder / name / f"{share:g}", test, console)
+            points.append({"set": name, "pairs": len(pairs), "accuracy": 100 * float(marks.mean())})
+    return points
+
+
+def configuration(out: Path, home: Path, url: str, seed: int, size: Size, folder: Path) -> CurateConfig:
+    """The curation of a seed."""
     model = RewardModel(
         "configs/curation_experiment.yaml",
         {
@@ -172,7 +227,7 @@ def configuration(home: Path, url: str, seed: int, size: Size, folder: Path) -> 
     )
     batches = size.iterations + 1
     return CurateConfig(
-        out=str(home / "curation"),
+        out=str(out),
         reward_model=model,
         preprocess=Preprocess([str(home / "pairs.jsonl")], held_out=[str(folder / "test.jsonl")]),
         annotators=[
@@ -193,25 +248,17 @@ def is_right(pair: Pair) -> bool:
     return truth(pair.comparison())[0]
 
 
-def final(work: Workspace, name: str) -> list[Pair]:
-    """The pairs that a curation ended with."""
-    return [pair for part in passes.parts(work.final / name) for chunk in passes.read_pairs(part) for pair in chunk]
+def trained(config: CurateConfig, pairs: list[Pair], out: Path, test: list[Comparison], console: Console) -> np.ndarray:
+    """Trains on pairs, as many steps whatever their number; which test pairs the model gets right."""
+    model = replace(config.reward_model.of("arms", {"run.steps": STEPS, "run.epochs": 100_000}), checkpoints=1)
+    last = training.train(model, pairs, [], out, console)
+    rewards = training.load(config.reward_model, last.checkpoint).score(test)
+    preferences = [pair.preferences[0] for pair in test]
+    return np.array([of[p.winner] > of[p.loser] for of, p in zip(rewards, preferences, strict=True)])
 
 
-def trained(model: RewardModel, pairs: list[Pair], out: Path, test: list[Comparison], console: Console) -> np.ndarray:
-    """Trains on pairs; which test pairs the model gets right."""
-    last = training.train(replace(model, checkpoints=1), pairs, [], out, console)
-    scorer = training.load(model, last.checkpoint)
-    rewards = scorer.score(test)
-    return np.array(
-        [of[c.preferences[0].winner] > of[c.preferences[0].loser] for of, c in zip(rewards, test, strict=True)]
-    )
-
-
-def decisions_quality(work: Workspace, right: dict[str, bool]) -> dict[str, float]:
+def quality(work: Workspace, right: dict[str, bool]) -> dict[str, float]:
     """Precision and recall of keeping and turning round against the truth, people's own pairs left out."""
-    import pyarrow.parquet as pq
-
     counts: dict[str, int] = dict.fromkeys(
         ("kept_right", "kept_wrong", "flipped_right", "flipped_wrong", "right", "wrong"), 0
     )
@@ -226,49 +273,47 @@ def decisions_quality(work: Workspace, right: dict[str, bool]) -> dict[str, floa
             elif row["decision"] == "flipped":
                 counts["flipped_wrong" if is_true else "flipped_right"] += 1
     return {
-        "keep_precision": counts["kept_right"] / max(1, counts["kept_right"] + counts["kept_wrong"]),
-        "keep_recall": counts["kept_right"] / max(1, counts["right"]),
-        "flip_precision": counts["flipped_right"] / max(1, counts["flipped_right"] + counts["flipped_wrong"]),
-        "flip_recall": counts["flipped_right"] / max(1, counts["wrong"]),
-        **{name: float(value) for name, value in counts.items()},
+        "keep_precision": 100 * counts["kept_right"] / max(1, counts["kept_right"] + counts["kept_wrong"]),
+        "keep_recall": 100 * counts["kept_right"] / max(1, counts["right"]),
+        "flip_precision": 100 * counts["flipped_right"] / max(1, counts["flipped_right"] + counts["flipped_wrong"]),
+        "flip_recall": 100 * counts["flipped_right"] / max(1, counts["wrong"]),
+        **counts,
     }
+
+
+def difference(one: np.ndarray, other: np.ndarray) -> dict[str, float]:
+    """In points, with a paired interval by bootstrap over test pairs."""
+    delta = 100 * (one.astype(float) - other)[:, None]
+    low, high = bootstrap(lambda counts: ratio(counts, delta, np.ones_like(delta)), len(delta))
+    return {"difference": float(delta.mean()), "low": float(low[0]), "high": float(high[0])}
 
 
 def summary(
     seed: int,
     correct: dict[str, np.ndarray],
     sets: dict[str, list[Pair]],
-    quality: dict[str, float],
+    decided: dict[str, float],
     test: list[Comparison],
 ) -> dict[str, Any]:
-    """The figures of a seed, with paired bootstrap intervals over test pairs."""
-    rng = np.random.default_rng(0)
-    draws = rng.integers(0, len(test), (REPLICATES, len(test)))
-    accuracy = {name: float(of.mean()) for name, of in correct.items()}
-
-    def difference(a: str, b: str) -> dict[str, float]:
-        delta = correct[a].astype(float) - correct[b]
-        low, high = np.quantile(delta[draws].mean(1), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-        return {"difference": float(delta.mean()), "low": float(low), "high": float(high)}
-
+    """The figures of a seed's main arms."""
     kinds = np.array([kind_of(pair) for pair in test])
-    gap = accuracy["clean"] - accuracy["raw"]
+    accuracy = {name: 100 * float(of.mean()) for name, of in correct.items()}
+    gap = accuracy["clean"] - accuracy["original"]
     return {
         "seed": seed,
         "accuracy": accuracy,
         "accuracy_by_kind": {
-            name: {kind: float(of[kinds == kind].mean()) for kind in sorted(set(kinds))} for name, of in correct.items()
+            name: {kind: 100 * float(of[kinds == kind].mean()) for kind in sorted(set(kinds))}
+            for name, of in correct.items()
         },
         "pairs": {name: len(of) for name, of in sets.items()},
-        "gap": 100 * gap,
-        "gap_closed": 100 * (accuracy["corrected"] - accuracy["raw"]) / gap,
-        "corrected_over_raw": difference("corrected", "raw"),
-        "filtered_over_raw": difference("filtered", "raw"),
-        "corrected_over_filtered": difference("corrected", "filtered"),
-        "clean_over_corrected": difference("clean", "corrected"),
-        **{name: 100 * value if "precision" in name or "recall" in name else value for name, value in quality.items()},
+        "gap": gap,
+        "gap_closed": 100 * (accuracy["corrected"] - accuracy["original"]) / gap,
+        "corrected_less_original": difference(correct["corrected"], correct["original"]),
+        **{f"{one}_less_{other}": difference(correct[one], correct[other]) for other, one in pairwise(MAIN)},
+        **decided,
     }
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

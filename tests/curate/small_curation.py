@@ -63,7 +63,7 @@ def config(folder: Path, url: str, **options: Any) -> CurateConfig:
     defaults: dict[str, Any] = {
         "out": str(folder / "out"),
         "reward_model": RewardModel(str(folder / "train.yaml"), checkpoints=2, dtype="float32"),
-        "preprocess": Preprocess([str(folder / "pairs.jsonl")]),
+        "preprocess": Preprocess(["pairs.jsonl"], root=str(folder)),
         "annotators": [Annotator(name, name, url, concurrency=4, retries=2) for name in ("a", "b")],
         "judge": JudgeOptions(votes=2, examples=2),
         "humans": HumanQueue(budget=8),
