@@ -64,7 +64,7 @@ class Processes:
                 process.kill()
             process.communicate()
 
-    def ends(self, seconds: float = 300) -> list[tuple[int, str]]:
+    def ends(self, seconds: float = 900) -> list[tuple[int, str]]:
         """(exit code, what it said) of each, once all have ended. Raises subprocess.TimeoutExpired."""
         said = [process.communicate(timeout=seconds)[0] for process in self.running]
         return [(process.returncode, text) for process, text in zip(self.running, said, strict=True)]
@@ -75,7 +75,7 @@ def train(config: Path, *options: str) -> list[str]:
     return [sys.executable, "-m", "skyrm_jax.train", "--config", str(config), *options]
 
 
-def wait_for_step(out: Path, step: int, processes: Processes, seconds: float = 300) -> int:
+def wait_for_step(out: Path, step: int, processes: Processes, seconds: float = 900) -> int:
     """Returns once the run in `out` has logged this step, or a later one; which. Raises RuntimeError if it does not."""
     file, began = out / "metrics.jsonl", time.monotonic()
     while time.monotonic() - began < seconds:
