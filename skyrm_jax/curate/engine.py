@@ -95,7 +95,7 @@ class Engine:
         try:
             import ray
         except ImportError as error:
-            raise UserError(f"engine.kind ray needs Ray: {INSTALL}") from error
+            raise UserError('engine.kind ray needs Ray: pip install "skyrm-jax[curate,ray]"') from error
         if ray.is_initialized():
             return
         try:
