@@ -21,6 +21,7 @@ from skyrm_jax.errors import RESTART, UserError
 COUNT, BEFORE, AT_ONCE = 40, 12, 4
 
 CHILD = """
+import signal
 import sys
 from pathlib import Path
 sys.path.append(sys.argv[1])
@@ -29,6 +30,7 @@ from skyrm_jax.errors import run_command
 from test_annotators_restart import ask
 
 calls.GRACE = float(sys.argv[4])
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 sys.exit(run_command(lambda _: ask(Path(sys.argv[2]), sys.argv[3])))
 """
 

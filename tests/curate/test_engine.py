@@ -90,7 +90,7 @@ def test_a_process_has_one_engine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(UserError, match=r'needs Ray: pip install "skyrm-jax\[curate\]"'):
+    with pytest.raises(UserError, match=r'needs Ray: pip install "skyrm-jax\[curate,ray\]"'):
         Engine("ray")._start_ray()
     monkeypatch.setitem(sys.modules, "daft", None)
     with pytest.raises(UserError, match=r'needs Daft: pip install "skyrm-jax\[curate\]"'):
