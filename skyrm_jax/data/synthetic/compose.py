@@ -21,9 +21,7 @@ class Composed:
     right: list[bool]
 
 
-def compose(
-    draw: Draw, family: Family, families: Sequence[Family], responses: int, lured: bool = False
-) -> Composed:
+def compose(draw: Draw, family: Family, families: Sequence[Family], responses: int, lured: bool = False) -> Composed:
     """A comparison of `family` with `responses` >= 2 responses, or as many as its task has.
 
     With `lured`, plain answers stand against flashy ones where the task's answers can be worded, as they always do in
