@@ -3,18 +3,15 @@
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import jax
 import numpy as np
 from jaxtyping import Float
 
 from skyrm_jax import checkpoint
 from skyrm_jax.chat import Tree
 from skyrm_jax.comparison import Comparison
-from skyrm_jax.mesh import replicated
 from skyrm_jax.models.architecture import Architecture
-from skyrm_jax.models.parameters import Params
 from skyrm_jax.models.reward import RewardModel
-from skyrm_jax.scorer import Program, Scorer
+from skyrm_jax.scorer import Program, Scorer, forward_program
 
 
 class Embedder(Scorer):
@@ -33,11 +30,8 @@ class Embedder(Scorer):
         """None: embedding models pool the last token, which in Qwen3-Embedding is the pad token."""
 
     def _program(self, attention: str) -> Program:
-        def forward(params: Params, batch: dict[str, jax.Array]) -> jax.Array:
-            model = RewardModel(self.loaded.architecture, params, self.dtype, "none", attention)
-            return model.hidden_states(batch["tokens"], batch["positions"], batch["end"], batch["reward_index"])
-
-        return jax.jit(forward, out_shardings=replicated(self.mesh))
+        read = RewardModel.hidden_states
+        return forward_program(self.loaded.architecture, self.mesh, self.dtype, attention, read)
 
     @property
     def dimensions(self) -> int:

@@ -192,13 +192,17 @@ Program = Callable[[Params, dict[str, jax.Array]], jax.Array]
 
 
 def forward_program(
-    architecture: Architecture, mesh: Mesh, dtype: Literal["bfloat16", "float32"] = "bfloat16", attention: str = "auto"
+    architecture: Architecture,
+    mesh: Mesh,
+    dtype: Literal["bfloat16", "float32"] = "bfloat16",
+    attention: str = "auto",
+    read: Callable[..., jax.Array] = RewardModel.__call__,
 ) -> Program:
-    """The program that scores: rewards [B, S], whole on every device."""
+    """The program that scores: rewards [B, S], or what else the method `read` gives, whole on every device."""
 
     def forward(params: Params, batch: dict[str, jax.Array]) -> jax.Array:
         model = RewardModel(architecture, params, dtype, "none", attention)
-        return model(batch["tokens"], batch["positions"], batch["end"], batch["reward_index"])
+        return read(model, batch["tokens"], batch["positions"], batch["end"], batch["reward_index"])
 
     return jax.jit(forward, out_shardings=replicated(mesh))
 

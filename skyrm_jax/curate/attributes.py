@@ -183,8 +183,9 @@ def parse(text: str) -> Attributes | None:
 
 
 def _request(pair: Pair, prompt: Prompt, names: tuple[str, ...], seed: int) -> Request:
-    chance = hashlib.sha256(f"{seed} {pair.contents}".encode()).digest()
-    first, second = (pair.chosen, pair.rejected) if pair.id == pair.contents else (pair.rejected, pair.chosen)
+    one = pair.unlabelled()
+    chance = hashlib.sha256(f"{seed} {one.id}".encode()).digest()
+    first, second = one.chosen, one.rejected
     if chance[0] % 2:
         first, second = second, first
     turn = int.from_bytes(chance[1:9], "big") % len(names)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from skyrm_jax.cores import cores
 from skyrm_jax.data.writing import unfinished
 from skyrm_jax.errors import UserError, user_message
 from skyrm_jax.folders import sync
@@ -112,11 +113,6 @@ class Engine:
         except (ConnectionError, RuntimeError, ValueError) as error:
             where = "on this machine" if self.ray_address is None else f"at {self.ray_address}"
             raise UserError(f"Ray cannot be reached {where}: {error}; check engine.ray_address") from error
-
-
-def cores() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _memory() -> int:

@@ -46,7 +46,7 @@ def facts(work: Workspace) -> dict[str, Any]:
     """Everything that the report shows, as plain values; what is not there yet is left out.
 
     config: all options.
-    preprocess: its report, see `preprocess.account`.
+    preprocess: its report, see `account.account`.
     iterations: the summaries of stage 1's finished iterations, see `stage1.summary`.
     annotators: see `by_objectivity`.
     filters: see `filters`.

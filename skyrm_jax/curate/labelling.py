@@ -5,13 +5,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.console import Console
-from scipy.special import expit
 
-from skyrm_jax.comparison import Comparison, Message
 from skyrm_jax.curate import attributes as preference_attributes
 from skyrm_jax.curate import judge as judging
 from skyrm_jax.curate import votes as voting
@@ -19,10 +16,8 @@ from skyrm_jax.curate.annotators import Calls
 from skyrm_jax.curate.attributes import Attributes, Labelled
 from skyrm_jax.curate.config import CurateConfig
 from skyrm_jax.curate.engine import write_table
-from skyrm_jax.curate.judge import Example, Item, Verdict
+from skyrm_jax.curate.judge import Item, Verdict
 from skyrm_jax.curate.pair import Pair
-from skyrm_jax.curate.retrieval import top_k
-from skyrm_jax.embedder import Embedder
 from skyrm_jax.eval.scoring import progress
 
 LABELS = pa.schema(
@@ -107,42 +102,3 @@ def _row(decision: voting.Decision) -> dict[str, Any]:
         "failed": decision.failed,
         "models": json.dumps(decision.models, sort_keys=True),
     }
-
-
-def with_examples(
-    embedder: Embedder | None,
-    pairs: Sequence[Pair],
-    attributes: Mapping[str, Attributes],
-    gold: Sequence[Example],
-    most: int,
-) -> list[Item]:
-    """Pairs to judge, each with the verified pairs most similar to it, the most similar last, next to the question."""
-    if embedder is None or not gold or not most or not pairs:
-        return [Item(pair, attributes.get(pair.id)) for pair in pairs]
-    queries = embedder.embed(described(pair, attributes.get(pair.id)) for pair in pairs)
-    of_gold = embedder.embed(described(one.pair, one.attributes) for one in gold)
-    found, _ = top_k(queries, of_gold, min(most, len(gold)))
-    return [
-        Item(pair, attributes.get(pair.id), tuple(gold[int(row)] for row in rows[::-1] if row >= 0))
-        for pair, rows in zip(pairs, found, strict=True)
-    ]
-
-
-def described(pair: Pair, attributes: Attributes | None) -> Comparison:
-    """What is embedded of a pair: the conversation with either response and, as another response, the attributes.
-
-    So one tree gives the vector of (conversation, attributes), and which response is the chosen one does not show in it.
-    """
-    first, second = (pair.chosen, pair.rejected) if pair.id == pair.contents else (pair.rejected, pair.chosen)
-    responses = [first, second]
-    if attributes is not None:
-        text = "; ".join(f"{name.replace('_', ' ')}: {value}" for name, value in attributes.row().items())
-        responses.append((Message("assistant", text),))
-    return Comparison(pair.prompt, tuple(responses), (), pair.id)
-
-
-def sure_of(margins: np.ndarray, gold: Sequence[Example]) -> np.ndarray:
-    """p of the label that people gave, from r_chosen - r_rejected of the pairs as they stand in the pool."""
-    signs = np.array([-1.0 if one.verdict == "flipped" else 1.0 for one in gold])
-    values: np.ndarray = expit(np.asarray(margins, np.float64) * signs)
-    return values

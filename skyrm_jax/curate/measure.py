@@ -45,8 +45,7 @@ def stage_pairs(work: Workspace, iteration: int) -> dict[str, list[Pair]]:
 def final_pairs(work: Workspace) -> dict[str, list[Pair]]:
     """The three sets after stage 2: the pool, and what the curation ends with."""
     folders = {"original": work.pool, "filtered": work.final / "filtered", "corrected": work.final / "corrected"}
-    return {name: [pair for part in passes.parts(of) for chunk in passes.read_pairs(part) for pair in chunk]
-            for name, of in folders.items()}  # fmt: skip
+    return {name: passes.all_pairs(folder) for name, folder in folders.items()}
 
 
 def measure(work: Workspace, console: Console) -> None:

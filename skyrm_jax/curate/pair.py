@@ -58,7 +58,7 @@ class Pair:
     @property
     def contents(self) -> str:
         """Equal for two pairs of the same texts, whichever of the two responses is the chosen one."""
-        return min(self.id, self.flipped().id)
+        return self.unlabelled().id
 
     @property
     def prompt_key(self) -> str:
@@ -73,6 +73,10 @@ class Pair:
             chosen=self.rejected,
             rejected=self.chosen,
         )
+
+    def unlabelled(self) -> Self:
+        """This or its flip: the same for both, so that nothing in it tells the label."""
+        return min(self, self.flipped(), key=lambda pair: pair.id)
 
     def comparison(self) -> Comparison:
         """Response 0 is the chosen one; named by the pair's id."""

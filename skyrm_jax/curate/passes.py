@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 from jaxtyping import Float
 from rich.console import Console
 
-from skyrm_jax.curate.labelling import described, read_attributes
+from skyrm_jax.curate.gold import described
+from skyrm_jax.curate.labelling import read_attributes
 from skyrm_jax.curate.pair import SCHEMA, Pair
 from skyrm_jax.errors import UserError
 from skyrm_jax.eval.scoring import progress
@@ -49,6 +50,11 @@ def read_pairs(path: Path) -> Iterator[list[Pair]]:
         yield [Pair.of_row(row) for row in batch.to_pylist()]
 
 
+def all_pairs(folder: Path) -> list[Pair]:
+    """The pairs of all parts of a table, in order."""
+    return [pair for part in parts(folder) for chunk in read_pairs(part) for pair in chunk]
+
+
 def score(load: Callable[[], "Scorer"], pool: Path, out: Path, label: str, console: Console) -> None:
     """The rewards of every pair of `pool` to parts of `out` (SCORES); the model is loaded only if one is missing."""
     todo = [path for path in parts(pool) if not (out / path.name).is_file()]
@@ -65,7 +71,7 @@ def score(load: Callable[[], "Scorer"], pool: Path, out: Path, label: str, conso
 
 
 def embed(embedder: "Embedder", pool: Path, attributes: Path, out: Path, label: str, console: Console) -> None:
-    """The vectors of every pair of `pool` to .npy files in `out`, float16, a row each; see `labelling.described`.
+    """The vectors of every pair of `pool` to .npy files in `out`, float16, a row each; see `gold.described`.
 
     `attributes` may hold those of the pairs, part by part.
     """

@@ -31,8 +31,8 @@ from skyrm_jax.curate import labelling, passes, people, retrieval, training
 from skyrm_jax.curate.annotators import Calls
 from skyrm_jax.curate.attributes import NAMES, Attributes
 from skyrm_jax.curate.engine import write_table
+from skyrm_jax.curate.gold import Gold
 from skyrm_jax.curate.humans.queue import Waiting
-from skyrm_jax.curate.judge import Example, Verdict
 from skyrm_jax.curate.pair import SCHEMA, Pair
 from skyrm_jax.curate.workspace import GOLD, SELECTED, Iteration, Workspace, float_column, labelled
 from skyrm_jax.data.writing import write_durably
@@ -68,25 +68,21 @@ def iterate(work: Workspace, number: int, calls: Calls | None, ask: people.Peopl
     """One iteration."""
     config, iteration = work.config, work.iteration(number)
     iteration.folder.mkdir(parents=True, exist_ok=True)
-    gold = work.gold(number)
     best = None if number == 0 else reward_model(work, number, iteration.model, console)
-    embedder = embedder_of(work, best)
+    gold = Gold(work.gold(number), lambda: embedder_of(work, best))
 
     if not iteration.file("selected").is_file():
         scorer = None if best is None else load_scorer(work, best.checkpoint)
-        selected = select(work, number, gold, scorer, embedder, console)
+        selected = select(work, number, gold, scorer, console)
         _write_selected(iteration, selected, scorer)
     pairs = iteration.selected()
     attributes = labelling.attributes_of(calls, pairs, config, iteration.file("attributes"), console)
-    if calls is not None and not iteration.file("labels").is_file():
-        items = labelling.with_examples(embedder, pairs, attributes, gold, config.judge.examples)
-    else:
-        items = []
-    verdicts = labelling.verdicts_of(
+    items = gold.items(pairs, attributes, config.judge.examples)
+    labelling.verdicts_of(
         calls, items, len(pairs), config, iteration.file("votes"), iteration.file("labels"), "votes", console
     )
     if config.humans is not None and not iteration.file("gold").is_file():
-        verified(work, number, pairs, attributes, verdicts, ask)
+        verified(work, number, pairs, attributes, gold, ask)
     facts = summary(work, number, best)
     write_durably(iteration.summary, json.dumps(facts, indent=2) + "\n")
     console.print({name: value for name, value in facts.items() if not isinstance(value, dict)}, highlight=False)
@@ -116,9 +112,8 @@ def embedder_of(work: Workspace, best: training.Checked | None) -> Embedder | No
 def select(
     work: Workspace,
     number: int,
-    gold: Sequence[Example],
+    gold: Gold,
     scorer: Scorer | None,
-    embedder: Embedder | None,
     console: Console,
 ) -> Selected:
     """The pairs of the pool that this iteration looks at; none that an earlier one has looked at."""
@@ -128,23 +123,22 @@ def select(
     taken = pa.array(sorted(work.selected_ids(number)), pa.string())
     allowed = ~pc.is_in(ids, value_set=taken).to_numpy(zero_copy_only=False)
     limit = options.first if number == 0 else options.pairs
-    if number == 0 or options.retrieval == "random" or not gold or scorer is None or embedder is None:
+    if scorer is None or options.retrieval == "random" or not gold.examples or gold.embedder is None:
         free = np.flatnonzero(allowed)
         rng = np.random.default_rng([work.config.seed, number])
         rows = np.sort(rng.choice(free, min(limit, len(free)), replace=False)).tolist()
         nothing: list[Any] = [None] * len(rows)
         return Selected(passes.take(work.pool, rows), nothing, [0] * len(rows), nothing)
-    margins = training.margins_of(scorer, [one.pair.comparison() for one in gold])
-    p = labelling.sure_of(margins, gold)
+    margins = training.margins_of(scorer, [pair.comparison() for pair in labelled(gold.examples)])
+    p = passes.sigmoid(margins)
     counts = retrieval.neighbours(p, options.neighbours)
-    queries = embedder.embed(labelling.described(one.pair, one.attributes) for one in gold)
     folder = work.root / "vectors" if work.config.embedder.checkpoint else work.iteration(number).folder / "vectors"
-    passes.embed(embedder, work.pool, work.attributes, folder, "vectors of the pool", console)
-    found, similarity = retrieval.top_k(queries, passes.Vectors(folder, parts), options.neighbours, allowed)
+    passes.embed(gold.embedder, work.pool, work.attributes, folder, "vectors of the pool", console)
+    found, similarity = retrieval.top_k(gold.vectors, passes.Vectors(folder, parts), options.neighbours, allowed)
     chosen = sorted(retrieval.select(found, counts, np.argsort(p, kind="stable").tolist(), limit))
     return Selected(
         passes.take(work.pool, [row for row, _, _ in chosen]),
-        [gold[query].pair.id for _, query, _ in chosen],
+        [gold.examples[query].pair.id for _, query, _ in chosen],
         [rank for _, _, rank in chosen],
         [float(similarity[query, rank]) for _, query, rank in chosen],
     )
@@ -165,14 +159,14 @@ def verified(
     number: int,
     pairs: Sequence[Pair],
     attributes: Mapping[str, Attributes],
-    verdicts: Mapping[str, Verdict],
+    gold: Gold,
     ask: people.People | None,
 ) -> None:
     """Has people verify the first of the pairs and writes what they say to the iteration's gold."""
     config, iteration = work.config, work.iteration(number)
     assert config.humans is not None
     p = pq.read_table(iteration.file("selected"), columns=["p"])["p"].to_pylist()
-    prompts = {one.pair.prompt_key for one in work.gold(number)}
+    prompts = {one.pair.prompt_key for one in gold.examples}
     waiting = [
         Waiting(pair, attributes.get(pair.id), sure)
         for pair, sure in zip(pairs, p, strict=True)

@@ -13,10 +13,8 @@ Source: the paper's section 3.3. Part by part of the pool, so that it may be of 
     final/corrected/part-*        these and the pairs turned round: files for `skyrm train`
 """
 
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -28,9 +26,9 @@ from skyrm_jax.curate import labelling, passes, stage1, training
 from skyrm_jax.curate.annotators import Calls
 from skyrm_jax.curate.decisions import FLIPPED, KEPT, VERDICTS, Opinions, Rule, table
 from skyrm_jax.curate.engine import each, write_table
+from skyrm_jax.curate.gold import Gold
 from skyrm_jax.curate.pair import SCHEMA, Pair
 from skyrm_jax.curate.workspace import Workspace, labelled
-from skyrm_jax.embedder import Embedder
 from skyrm_jax.errors import UserError
 
 FINAL = pa.unify_schemas([SCHEMA, pa.schema([("decision", pa.string()), ("by", pa.string())])])
@@ -71,9 +69,8 @@ def scores(work: Workspace, model: str) -> Path:
 def annotate(work: Workspace, last: int, calls: Calls, best: training.Checked, console: Console) -> None:
     """Asks annotators about the pairs that the best model is not sure of, and that nobody has judged yet."""
     config, rule = work.config, work.config.stage2.rule
-    gold = work.gold(last)
-    judged = {id for one in work.before(last) for id in one.verdicts()} | {one.pair.id for one in gold}
-    embedder: Embedder | None = None
+    gold = Gold(work.gold(last), lambda: stage1.embedder_of(work, best))
+    judged = {id for one in work.before(last) for id in one.verdicts()} | {one.pair.id for one in gold.examples}
     for part in passes.parts(work.pool):
         labels = work.stage2 / "labels" / part.name
         if labels.is_file():
@@ -82,9 +79,7 @@ def annotate(work: Workspace, last: int, calls: Calls, best: training.Checked, c
         rows = pq.read_table(part, columns=SCHEMA.names).take(pa.array(doubtful))
         pairs = [pair for pair in map(Pair.of_row, rows.to_pylist()) if pair.id not in judged]
         attributes = labelling.attributes_of(calls, pairs, config, work.stage2 / "attributes" / part.name, console)
-        if embedder is None and gold and config.judge.examples:
-            embedder = stage1.embedder_of(work, best)
-        items = labelling.with_examples(embedder, pairs, attributes, gold, config.judge.examples)
+        items = gold.items(pairs, attributes, config.judge.examples)
         votes = work.stage2 / "votes" / part.name
         labelling.verdicts_of(calls, items, len(pairs), config, votes, labels, f"votes, {part.stem}", console)
 
@@ -190,14 +185,3 @@ def _turned(pairs: pa.Table) -> pa.Table:
     """The pairs with their labels turned round."""
     swapped = {"chosen": "rejected", "rejected": "chosen"}
     return pa.table({name: pairs[swapped.get(name, name)] for name in pairs.column_names})
-
-
-def counts(decisions: Iterable[Path]) -> Mapping[tuple[str, str], int]:
-    """How many pairs there are of each (decision, by), in files of decisions."""
-    from skyrm_jax.curate.engine import read
-
-    frame = read(list(decisions))
-    found: Mapping[str, Sequence[Any]] = frame.groupby("decision", "by").count().to_pydict()  # type: ignore[operator]
-    return {
-        (decision, by): int(n) for decision, by, n in zip(found["decision"], found["by"], found["count"], strict=True)
-    }

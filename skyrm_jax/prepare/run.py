@@ -3,7 +3,6 @@
 import hashlib
 import json
 import multiprocessing
-import os
 import shutil
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from rich.console import Console
 
 from skyrm_jax import __version__
 from skyrm_jax.chat import Chat
+from skyrm_jax.cores import cores
 from skyrm_jax.data.files import HubDataset, Source, expand
 from skyrm_jax.data.quarantine import EARLY, Quarantine
 from skyrm_jax.data.readers import chunks
@@ -150,7 +150,7 @@ class _Shards:
         size = LARGEST_CHUNK if endless else min(max(part, SMALLEST_CHUNK), LARGEST_CHUNK)
         workers = self.options.workers
         if workers is None:
-            workers = _cores() if endless or total > WORTH_PROCESSES else 0
+            workers = cores() if endless or total > WORTH_PROCESSES else 0
         with ExitStack() as stack:
             arguments = self.options, self.pad_token_id, self.folder
             run: Callable[[Job], Future[None] | None]
@@ -260,11 +260,6 @@ class _Shards:
         outcomes[KEPT] -= repeated
         outcomes[REPEATED] += repeated
         return {outcome: count for outcome, count in sorted(outcomes.items()) if count}
-
-
-def _cores() -> int:
-    """Those that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 @contextmanager

@@ -12,9 +12,9 @@ from rich.markup import escape
 from rich.table import Table
 from scipy.stats import binomtest
 
+from skyrm_jax.curate.account import REASONS, WORDS
 from skyrm_jax.curate.attributes import OBJECTIVITIES
 from skyrm_jax.curate.decisions import WHO
-from skyrm_jax.curate.preprocess import REASONS, WORDS
 from skyrm_jax.eval.benchmarks import BENCHMARKS
 from skyrm_jax.eval.rewards import HELD_OUT
 from skyrm_jax.report.curation_page_template import TEMPLATE

@@ -41,7 +41,7 @@ def table(path: Path) -> list[dict[str, Any]]:
 
 def test_every_pair_is_decided_with_the_opinions_that_made_it_so(curated: Any) -> None:
     work, _, _ = curated
-    pool = {pair.id: pair for part in passes.parts(work.pool) for chunk in passes.read_pairs(part) for pair in chunk}
+    pool = {pair.id: pair for pair in passes.all_pairs(work.pool)}
     decisions = {row["id"]: row for part in passes.parts(work.stage2 / "decisions") for row in table(part)}
     assert list(decisions) == list(pool) and len(pool) > 100
     gold = {example.pair.id: example for n in range(2) for example in work.iteration(n).gold()}

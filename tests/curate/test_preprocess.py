@@ -23,11 +23,12 @@ from rich.console import Console
 
 from skyrm_jax.curate import near_duplicates
 from skyrm_jax.curate import preprocess as module
+from skyrm_jax.curate.account import REASONS, account
 from skyrm_jax.curate.engine import Engine
 from skyrm_jax.curate.ingest import POOL, Part
 from skyrm_jax.curate.near_duplicates import NearDuplicates
 from skyrm_jax.curate.pair import Pair
-from skyrm_jax.curate.preprocess import REASONS, REMOVED, Preprocess, account, preprocess
+from skyrm_jax.curate.preprocess import REMOVED, Preprocess, preprocess
 from skyrm_jax.errors import UserError
 
 N, OVERLAP, ALIKE = 3, 2, 0.6

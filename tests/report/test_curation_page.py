@@ -8,7 +8,7 @@ import pytest
 from rich.console import Console
 from test_run_page import Page
 
-from skyrm_jax.curate.preprocess import REASONS
+from skyrm_jax.curate.account import REASONS
 from skyrm_jax.report.curation_page import FIGURE_7, TABLE_14, TABLE_19, Share, curation_page, funnel, print_curation
 
 NASTY = "<script>alert('x')</script> & \"co\" $x_1$"

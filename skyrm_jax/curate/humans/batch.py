@@ -191,8 +191,8 @@ def _item(waiting: Waiting, batch: str, seed: int, reveal: bool) -> tuple[Item, 
 
 def _shown(pair: Pair, batch: str, seed: int) -> Pair:
     """The pair turned so that `chosen` is candidate 1; the same for the pair and its flip."""
-    one = pair if pair.id == pair.contents else pair.flipped()
-    return one.flipped() if int(_digest(str(seed), batch, pair.contents), 16) & 1 else one
+    one = pair.unlabelled()
+    return one.flipped() if int(_digest(str(seed), batch, one.id), 16) & 1 else one
 
 
 def _digest(*parts: str) -> str:
