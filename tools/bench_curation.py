@@ -5,27 +5,37 @@
 Rows come in blocks of 100. Of a block 90 are pairs of random words, which share no n-gram and no prompt; the others are
 planted, most of them after a row of the block half the rows away, and every tenth block has a bad record instead of a tie:
 4 duplicates, 1 contradiction (two pairs go), 1 with a benchmark's n-gram, 1 a short prompt of a held-out file, 2 with a
-prompt in which one word is another, 1 tie. A run whose account differs by one fails.
+prompt in which one word is another, 1 tie. Then opinions are planted (`planted_opinions`) and stage 2 decides on what is
+left. A run whose account differs by one fails.
 
-preprocess_seconds, preprocess_rows_per_second    of `curate.preprocess`, in a process of its own, start-up included
-preprocess_peak_gib                               memory of that process and all it starts (each page counted once)
+preprocess_*   of `curate.preprocess`, in a process of its own, start-up included
+decisions_*    of stage 2's decisions on the pairs that are left, likewise
+*_seconds, *_rows_per_second
+*_peak_gib     memory of that process and all it starts (each page counted once)
+sha256         of all that was made; the same on every engine
 """
 
 import argparse
+import hashlib
 import json
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
+from planted_opinions import plant, workspace
 from rich.console import Console
 from rich.table import Table
 
+from skyrm_jax.curate import passes, stage2
 from skyrm_jax.curate.engine import Engine
 from skyrm_jax.curate.near_duplicates import NearDuplicates
 from skyrm_jax.curate.preprocess import Preprocess, preprocess
@@ -49,36 +59,39 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--engine", choices=["native", "ray"], default="native")
     parser.add_argument("--scratch", type=Path, help="where a temporary folder of about 4 KB a row may be made")
     parser.add_argument("--json", type=Path)
-    parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)  # the folder to work in, as the measured process
+    # The folder to work in, and at what, as the measured process.
+    parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--step", choices=["preprocess", "decisions"], help=argparse.SUPPRESS)
     args = parser.parse_args(arguments)
     if args.rows < 1 or args.rows % (BLOCK * FILES):
         parser.error(f"--rows must be a multiple of {BLOCK * FILES}: {args.rows}")
     if args.worker is not None:
-        work(args.worker, args.engine)
+        work(args.worker, args.step, Engine(args.engine))
         return
     with tempfile.TemporaryDirectory(dir=args.scratch) as scratch:
         folder = Path(scratch)
         nbytes = make(folder, args.rows)
-        command = [sys.executable, __file__, "--worker", scratch, "--engine", args.engine]
-        seconds, peak = measured(command)
+        command = [sys.executable, __file__, "--worker", scratch, "--engine", args.engine, "--step"]
+        figures: dict[str, Any] = {
+            "engine": args.engine,
+            "cores": len(os.sched_getaffinity(0)),
+            "rows": args.rows,
+            "source_gib": nbytes / 2**30,
+            **measured([*command, "preprocess"], "preprocess", args.rows),
+        }
         report = json.loads((folder / "out" / "preprocess" / "report.json").read_text(encoding="utf-8"))
-        check(report, args.rows)
-    figures = {
-        "engine": args.engine,
-        "cores": len(os.sched_getaffinity(0)),
-        "rows": args.rows,
-        "source_gib": nbytes / 2**30,
-        "preprocess_seconds": seconds,
-        "preprocess_rows_per_second": args.rows / seconds,
-        "preprocess_peak_gib": peak / 2**30,
-        "funnel": report["funnel"],
-    }
+        check(report["funnel"], account(args.rows))
+        planted = plant(workspace(folder / "out"))
+        figures |= measured([*command, "decisions"], "decisions", report["funnel"]["kept"])
+        decided = decisions(folder / "out")
+        check(decided, planted)
+        figures |= {"sha256": digest(folder / "out"), "funnel": report["funnel"], "decided": decided}
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
     table = Table("figure", "value")
     for name, value in figures.items():
-        if name != "funnel":
+        if not isinstance(value, dict):
             table.add_row(name, f"{value:,.2f}" if isinstance(value, float) else f"{value}")
     Console().print(table)
 
@@ -147,11 +160,11 @@ def short(number: int) -> str:
     return " ".join(WORDS[np.random.default_rng([2, number]).integers(0, len(WORDS), 6)].tolist())
 
 
-def check(report: dict[str, Any], rows: int) -> None:
-    """Ends the tool unless the account is the planted one."""
+def account(rows: int) -> dict[str, int]:
+    """What preprocessing must count."""
     blocks = rows // BLOCK
     bad = -(-blocks // 10)
-    planted = {
+    return {
         "records": rows,
         "bad": bad,
         "undecided": blocks - bad,
@@ -164,27 +177,58 @@ def check(report: dict[str, Any], rows: int) -> None:
         "near_duplicate": 2 * blocks,
         "kept": (BASE - 1) * blocks,
     }
-    wrong = {name: (report["funnel"][name], n) for name, n in planted.items() if report["funnel"][name] != n}
+
+
+def check(found: dict[str, int], planted: dict[str, int]) -> None:
+    """Ends the tool unless the account is the planted one."""
+    wrong = {name: (found.get(name), n) for name, n in planted.items() if found.get(name) != n}
     if wrong:
         raise SystemExit(f"the account is wrong (found, planted): {wrong}")
+
+
+def decisions(out: Path) -> dict[str, int]:
+    """Pairs by decision. Ends the tool if the final pairs are not those that the decisions name."""
+    counts: Counter[str] = Counter()
+    for part in passes.parts(out / "stage2" / "decisions"):
+        rows = pq.read_table(part, columns=["id", "decision"]).to_pylist()
+        kept, turned = ([row["id"] for row in rows if row["decision"] == what] for what in ("kept", "flipped"))
+        for name, ids in (("filtered", kept), ("corrected", kept + turned)):
+            if pq.read_table(out / "final" / name / part.name, columns=["id"])["id"].to_pylist() != ids:
+                raise SystemExit(f"final/{name}/{part.name} holds other pairs than were decided on")
+        counts.update(row["decision"] for row in rows)
+    return dict(counts)
+
+
+def digest(out: Path) -> str:
+    """Of the tables of pairs and decisions."""
+    sha = hashlib.sha256()
+    for folder in ("pool", "stage2/decisions", "final/filtered", "final/corrected"):
+        for part in passes.parts(out / folder):
+            sha.update(part.read_bytes())
+    return sha.hexdigest()
 
 
 # Measuring
 
 
-def work(folder: Path, engine: str) -> None:
+def work(folder: Path, step: str, engine: Engine) -> None:
     """What is measured."""
+    if step == "decisions":
+        curation = workspace(folder / "out")
+        curation.config = replace(curation.config, engine=engine)
+        stage2.decide(curation, 1, Console())
+        return
     options = Preprocess(
         [str(folder / "sources")],
         benchmarks=str(folder / "benchmarks"),
         held_out=[str(folder / "held_out.jsonl")],
         near_duplicates=NearDuplicates(),
     )
-    preprocess(options, folder / "out", Engine("ray" if engine == "ray" else "native"))
+    preprocess(options, folder / "out", engine)
 
 
-def measured(command: list[str]) -> tuple[float, int]:
-    """(seconds, peak bytes of memory of the process and all below it)."""
+def measured(command: list[str], name: str, rows: int) -> dict[str, float]:
+    """Seconds, rows a second, and peak GiB of memory, of the process and all below it."""
     began, peak = time.perf_counter(), 0
     with subprocess.Popen(command) as process:
         while process.poll() is None:
@@ -192,7 +236,12 @@ def measured(command: list[str]) -> tuple[float, int]:
             time.sleep(EVERY)
     if process.returncode:
         raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
-    return time.perf_counter() - began, peak
+    seconds = time.perf_counter() - began
+    return {
+        f"{name}_seconds": seconds,
+        f"{name}_rows_per_second": rows / seconds,
+        f"{name}_peak_gib": peak / 2**30,
+    }
 
 
 def memory(root: int) -> int:

@@ -1,7 +1,7 @@
-"""A small world whose truth is known: noisy pairs, people, and language models behind a real HTTP server.
+"""People and language models that a curation can be tried with: they know the truth of a world of pairs, and err as set.
 
-Pairs are synthetic comparisons of two responses. Of all labels 15 % are turned round at random, and 15 % by a lure: where the
-wrong answer is the flashy one, it is mostly called the better. People see through it; models fall for it.
+The language models stand behind a real HTTP server that speaks OpenAI's protocol. On pairs that are *lured*, whose wrong
+answer has what models fall for, they are mostly wrong; on the others they are right so much oftener that RIGHT holds.
 """
 
 import json
@@ -9,25 +9,20 @@ import random
 import re
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from skyrm_jax.comparison import Comparison, to_record
-from skyrm_jax.data.synthetic import generate, oracle, truth
+from skyrm_jax.curate.config import EmbedderConfig
+from skyrm_jax.curate.training import RewardModel
 
-LURES = 0.45
-NOISE, LURED = 0.15, 0.15
-"""Shares of all labels that are turned round at random, and by the lure."""
-
-SUBJECTIVE = ("safety", "style")
 RIGHT = {"Objective": 0.75, "Subjective": 0.63}
 """How often one model is right, by kind of pair: the paper's table 14, for language models alone."""
 RIGHT_LURED = 0.35
-"""The same where a flashy answer is wrong; elsewhere they are right so much oftener that the means above hold."""
 SHARED = 0.5
 """Share of pairs on which all models think the same, right or wrong."""
 STEADY = 0.9
@@ -35,58 +30,75 @@ STEADY = 0.9
 PEOPLE = 0.95
 """How often people are right."""
 GARBAGE = 0.01
+"""How often a model's answer is none."""
+NOISE = 0.3
+"""Share of all labels that are turned round."""
 
 
-def pair_of(comparison: Comparison) -> Comparison:
-    """A comparison of two responses with the right one first; labels and order as the truth has them."""
-    right = truth(comparison).index(True)
-    return replace(
-        comparison,
-        responses=(comparison.responses[right], comparison.responses[1 - right]),
-        preferences=Comparison.of("p", ["a", "b"], chosen=0).preferences,
-    )
+class World(Protocol):
+    """Pairs whose truth is known: all are functions of the texts alone."""
+
+    def prefers_first(self, prompt: str, one: str, two: str) -> bool:
+        """Whether response `one` is the better one."""
+
+    def is_lured(self, right: str, wrong: str) -> bool:
+        """Whether language models fall for the wrong response."""
+
+    def objectivity(self, prompt: str) -> str:
+        """A key of RIGHT."""
+
+    def category(self, prompt: str) -> str:
+        """What the prompt asks for, in a word."""
 
 
-def clean_pairs(count: int, seed: int) -> Iterator[Comparison]:
-    """Pairs with true labels; some in the other order, so that place says nothing."""
-    for comparison in generate(count, seed, 0.0, LURES, 2):
-        pair = pair_of(comparison)
-        if random.Random(f"order {pair.id}").random() < 0.5:
-            preference = pair.preferences[0]
-            pair = replace(
-                pair,
-                responses=pair.responses[::-1],
-                preferences=(replace(preference, winner=1, loser=0),),
-            )
-        yield pair
+@dataclass(frozen=True)
+class Setting:
+    """Pairs to curate and how, of a world.
+
+    Attributes:
+        pairs: training pairs with true labels, by seed; `test` other ones, of other prompts.
+        lured: share of all labels that the lure turns round; of NOISE.
+        reward_model: of the curation, and of the arms, with whatever base.
+        gold_model: overrides of the gold model.
+        steps: of every arm's training.
+        human_share: of the pairs, what people verify at most.
+        first, later: pairs that stage 1 looks at, as shares.
+    """
+
+    world: World
+    pairs: Callable[[int], list[Comparison]]
+    test: list[Comparison]
+    lured: float
+    reward_model: RewardModel
+    gold_model: dict[str, Any]
+    embedder: EmbedderConfig
+    steps: int
+    human_share: float = 0.02
+    first: float = 0.125
+    later: float = 0.125
 
 
-def is_flashy(text: str) -> bool:
-    return "!" in text and "**" in text
-
-
-def kind(right: str, wrong: str) -> str:
-    """`lured` where the wrong answer alone is flashy, `helped` where the right one alone is, else `plain`."""
-    if is_flashy(right) == is_flashy(wrong):
-        return "plain"
-    return "helped" if is_flashy(right) else "lured"
-
-
-def kind_of(pair: Comparison) -> str:
-    """The kind of a pair with a true label."""
+def texts(pair: Comparison) -> tuple[str, str, str]:
+    """The last message of the prompt, of the better and of the worse response, by the label."""
     preference = pair.preferences[0]
-    return kind(pair.responses[preference.winner][-1].content, pair.responses[preference.loser][-1].content)
+    responses = [response[-1].content for response in pair.responses]
+    return pair.prompt[-1].content, responses[preference.winner], responses[preference.loser]
 
 
-def noisy(pairs: Sequence[Comparison], seed: int) -> list[Comparison]:
-    """The pairs with 30 % of the labels turned round, half of them by the lure."""
-    kinds = [kind_of(pair) for pair in pairs]
-    lured = LURED * len(pairs) / kinds.count("lured")
+def is_right(world: World, pair: Comparison) -> bool:
+    """Whether a pair's label is true."""
+    return world.prefers_first(*texts(pair))
+
+
+def noisy(world: World, pairs: Sequence[Comparison], seed: int, lured: float) -> list[Comparison]:
+    """Pairs with true labels, NOISE of them turned round: the share `lured` of all pairs because of the lure."""
+    is_lured = [world.is_lured(*texts(pair)[1:]) for pair in pairs]
+    of_lured = lured * len(pairs) / max(1, sum(is_lured))
     rng, made = random.Random(f"noise {seed}"), []
-    for pair, of in zip(pairs, kinds, strict=True):
-        turned = of == "lured" and rng.random() < lured
+    for pair, of in zip(pairs, is_lured, strict=True):
+        turned = of and rng.random() < of_lured
         if not turned:
-            turned = rng.random() < NOISE / (1 - LURED)
+            turned = rng.random() < (NOISE - lured) / (1 - lured)
         made.append(flipped(pair) if turned else pair)
     return made
 
@@ -107,34 +119,33 @@ def write(path: Path, pairs: Sequence[Comparison]) -> None:
 
 @dataclass(frozen=True)
 class Beliefs:
-    """What the models think, a function of the texts alone.
+    """What the language models think: a function of the texts alone, whatever the order that they are shown in.
 
-    `right[kind of preference, lured]` is how often they are right: so set that RIGHT holds over the pairs.
+    `right[objectivity, lured]` is how often a model is right: so set that RIGHT holds over all pairs.
     """
 
+    world: World
     right: dict[tuple[str, bool], float]
 
     @classmethod
-    def of(cls, pairs: Sequence[Comparison]) -> "Beliefs":
+    def of(cls, world: World, pairs: Sequence[Comparison]) -> "Beliefs":
         """Of models that are right on these pairs, which have true labels, as often as RIGHT says."""
         right = {}
         for objectivity, mean in RIGHT.items():
-            lured = [kind_of(pair) == "lured" for pair in pairs if objectivity_of(pair.category) == objectivity]
-            share = sum(lured) / len(lured)
+            of_kind = [texts(pair) for pair in pairs if world.objectivity(texts(pair)[0]) == objectivity]
+            share = sum(world.is_lured(*responses) for _, *responses in of_kind) / max(1, len(of_kind))
             right[objectivity, True] = RIGHT_LURED
             right[objectivity, False] = (mean - share * RIGHT_LURED) / (1 - share)
-        return cls(right)
+        return cls(world, right)
 
-    def is_right(self, model: str, prompt: str, right: str, wrong: str, objectivity: str) -> bool:
-        """Whether this model thinks that the right answer is the better one."""
-        texts = "\0".join((prompt, right, wrong))
-        who = "all" if random.Random(f"shared {texts}").random() < SHARED else model
-        return random.Random(f"{who} {texts}").random() < self.right[objectivity, kind(right, wrong) == "lured"]
-
-
-def objectivity_of(category: str) -> str:
-    """Of the pairs of a family."""
-    return "Subjective" if category in SUBJECTIVE else "Objective"
+    def prefers_first(self, model: str, prompt: str, one: str, two: str) -> bool:
+        """Whether this model thinks that `one` is the better one."""
+        first = self.world.prefers_first(prompt, one, two)
+        right, wrong = (one, two) if first else (two, one)
+        key = "\0".join((prompt, right, wrong))
+        who = "all" if random.Random(f"shared {key}").random() < SHARED else model
+        often = self.right[self.world.objectivity(prompt), self.world.is_lured(right, wrong)]
+        return first == (random.Random(f"{who} {key}").random() < often)
 
 
 _TARGET = re.compile(
@@ -144,10 +155,44 @@ _TARGET = re.compile(
 )
 
 
+def asked(request: dict[str, Any]) -> tuple[bool, str, str, str]:
+    """What a request of the curation asks: whether for attributes (else a judgement); the prompt and both candidates."""
+    text = request["messages"][-1]["content"]
+    _, prompt, one, two = list(_TARGET.finditer(text))[-1].groups()
+    return '"annotation_guideline"' in text[-400:], prompt, one, two
+
+
+def attributes(world: World, prompt: str) -> str:
+    """The attributes of a pair, as a model gives them."""
+    objectivity, category = world.objectivity(prompt), world.category(prompt)
+    return json.dumps(
+        {
+            "task_category": "Math" if category in ("arithmetic", "units") else "Information seeking",
+            "preference_objectivity": objectivity,
+            "controversiality": "Low" if objectivity == "Objective" else "Medium",
+            "desired_attributes": "correct, to the point",
+            "annotation_guideline": f"a question about {category}: see which answer is right",
+        }
+    )
+
+
+def answer(beliefs: Beliefs, request: dict[str, Any], number: int) -> str:
+    """What a model says when it is asked the same for the `number`th time; now and then it is nothing useful."""
+    wants_attributes, prompt, one, two = asked(request)
+    rng = random.Random(f"{request['model']} {number} {request['messages'][-1]['content']}")
+    if rng.random() < GARBAGE:
+        return "Let me think about this."
+    if wants_attributes:
+        return attributes(beliefs.world, prompt)
+    thinks = beliefs.prefers_first(request["model"], prompt, one, two)
+    says = thinks if rng.random() < STEADY else not thinks
+    return json.dumps({"preferred": f"Candidate {1 if says else 2}"})
+
+
 @contextmanager
-def language_models(beliefs: Beliefs, category: dict[str, str]) -> Iterator[str]:
-    """Serves the models at an OpenAI-compatible URL, which is given; any model name is one. `category` is by prompt."""
-    asked: Counter[str] = Counter()
+def language_models(reply: Callable[[dict[str, Any], int], str]) -> Iterator[str]:
+    """Serves `reply(request, how often it has been asked)` at an OpenAI-compatible URL; any model name is one."""
+    asked_so_far: Counter[str] = Counter()
     lock = threading.Lock()
 
     class Handler(BaseHTTPRequestHandler):
@@ -156,36 +201,34 @@ def language_models(beliefs: Beliefs, category: dict[str, str]) -> Iterator[str]
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
-            request = json.loads(body)
             with lock:  # the same question again is another sample
-                asked[body.decode()] += 1
-                number = asked[body.decode()]
-            text = answer(beliefs, category, request, number)
-            size = sum(len(message["content"]) for message in request["messages"])
-            reply = json.dumps(
-                {
-                    "id": "x",
-                    "object": "chat.completion",
-                    "created": 0,
-                    "model": request["model"],
-                    "choices": [
-                        {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
-                    ],
-                    "usage": {
-                        "prompt_tokens": size // 4,
-                        "completion_tokens": len(text) // 4,
-                        "total_tokens": size // 4 + len(text) // 4,
-                    },
-                }
-            ).encode()
+                asked_so_far[body.decode()] += 1
+                number = asked_so_far[body.decode()]
+            said = json.dumps(completion(json.loads(body), number)).encode()
             self.send_response(200)
             self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(reply)))
+            self.send_header("Content-Length", str(len(said)))
             self.end_headers()
-            self.wfile.write(reply)
+            self.wfile.write(said)
 
         def log_message(self, *args: Any) -> None:
             """Nothing."""
+
+    def completion(request: dict[str, Any], number: int) -> dict[str, Any]:
+        text = reply(request, number)
+        read = sum(len(message["content"]) for message in request["messages"]) // 4
+        return {
+            "id": "x",
+            "object": "chat.completion",
+            "created": 0,
+            "model": request["model"],
+            "choices": [{"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}],
+            "usage": {
+                "prompt_tokens": read,
+                "completion_tokens": len(text) // 4,
+                "total_tokens": read + len(text) // 4,
+            },
+        }
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
@@ -197,44 +240,19 @@ def language_models(beliefs: Beliefs, category: dict[str, str]) -> Iterator[str]
         server.server_close()
 
 
-def answer(beliefs: Beliefs, category: dict[str, str], request: dict[str, Any], number: int) -> str:
-    """What a model says: attributes where the prompt asks for them, else a preference, or now and then nothing useful."""
-    text = request["messages"][-1]["content"]
-    _, prompt, one, two = list(_TARGET.finditer(text))[-1].groups()
-    rng = random.Random(f"{request['model']} {number} {text}")
-    if rng.random() < GARBAGE:
-        return "Let me think about this."
-    objectivity = objectivity_of(category[prompt])
-    if "annotation_guideline" in text.rsplit("\n", 1)[-1] or '"annotation_guideline"' in text[-400:]:
-        return json.dumps(
-            {
-                "task_category": "Math" if category[prompt] in ("arithmetic", "units") else "Information seeking",
-                "preference_objectivity": objectivity,
-                "controversiality": "Low" if objectivity == "Objective" else "Medium",
-                "desired_attributes": "correct, to the point",
-                "annotation_guideline": f"a question about {category[prompt]}: see which answer is right",
-            }
-        )
-    first_is_right = oracle(prompt, one)
-    right, wrong = (one, two) if first_is_right else (two, one)
-    thinks = beliefs.is_right(request["model"], prompt, right, wrong, objectivity)
-    says_right = thinks if rng.random() < STEADY else not thinks
-    return json.dumps({"preferred": f"Candidate {1 if says_right == first_is_right else 2}"})
-
-
-def people(seed: int) -> Any:
-    """Verifies a batch; see `skyrm_jax.curate.people.People`."""
+def people(world: World, seed: int, right: float = PEOPLE) -> Callable[[Path], None]:
+    """People who verify a batch and are right so often; see `skyrm_jax.curate.people.People`."""
 
     def verify(batch: Path) -> None:
         lines = []
         for line in batch.read_text(encoding="utf-8").splitlines():
             item = json.loads(line)
-            prompt = item["prompt"][-1]["content"]
-            first = oracle(prompt, item["candidates"][0][-1]["content"])
-            is_right = random.Random(f"person {seed} {item['item']}").random() < PEOPLE
-            verdict = "candidate 1" if first == is_right else "candidate 2"
+            one, two = (candidate[-1]["content"] for candidate in item["candidates"])
+            first = world.prefers_first(item["prompt"][-1]["content"], one, two)
+            is_right = random.Random(f"person {seed} {item['item']}").random() < right
+            verdict = f"candidate {1 if first == is_right else 2}"
             lines.append({"batch": item["batch"], "item": item["item"], "verdict": verdict, "annotator": "person"})
-        text = "".join(json.dumps(line) + "\n" for line in lines)
-        (batch.parent / f"{batch.stem}.answers.jsonl").write_text(text, encoding="utf-8")
+        answers = "".join(json.dumps(line) + "\n" for line in lines)
+        (batch.parent / f"{batch.stem}.answers.jsonl").write_text(answers, encoding="utf-8")
 
     return verify

@@ -26,8 +26,9 @@ from skyrm_jax.curate.pair import SCHEMA, Pair
 from skyrm_jax.data.writing import write_durably
 from skyrm_jax.errors import UserError
 
-FREE = ("budget", "enough", "engine", "annotators.api_key_env", "annotators.concurrency", "annotators.timeout",
-        "annotators.retries", "annotators.price_in", "annotators.price_out", "preprocess.root", "stage1.iterations")  # fmt: skip
+FREE = ("budget", "enough", "engine", "annotators.base_url", "annotators.api_key_env", "annotators.concurrency",
+        "annotators.timeout", "annotators.retries", "annotators.price_in", "annotators.price_out", "preprocess.root",
+        "stage1.iterations")  # fmt: skip
 """Options that may change while a curation goes on; the number of iterations may only grow."""
 
 SELECTED = pa.unify_schemas(

@@ -1,10 +1,12 @@
 """A curation small enough for a test: synthetic pairs, a model of random weights, judges and people who know the truth."""
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
+from curation_synthetic import Synthetic
+from curation_world import asked, attributes
+from curation_world import people as people_who_err
 from fake_openai import Body
 
 from skyrm_jax.comparison import to_record
@@ -16,7 +18,7 @@ from skyrm_jax.curate.judge import JudgeOptions
 from skyrm_jax.curate.preprocess import Preprocess
 from skyrm_jax.curate.training import RewardModel
 from skyrm_jax.data import bpe
-from skyrm_jax.data.synthetic import generate, oracle
+from skyrm_jax.data.synthetic import generate
 
 TRAIN = """
 data: {{sources: [none], tokenizer: {tokenizer}, max_tokens: 96, row_tokens: 256, rows: 1}}
@@ -35,11 +37,10 @@ model:
 optimizer: {{batch: 8, learning_rate: 3.0e-3}}
 """
 
-_TARGET = re.compile(
-    r"<user-(\w{8})>\n(.*?)\n</user-\1>.*?<candidate_1-\1>\n(.*?)\n</candidate_1-\1>.*?"
-    r"<candidate_2-\1>\n(.*?)\n</candidate_2-\1>",
-    re.DOTALL,
-)
+WORLD = Synthetic()
+
+people = people_who_err(WORLD, 0, 1.0)
+"""People who are always right."""
 
 
 def write_data(folder: Path, count: int) -> Path:
@@ -76,31 +77,10 @@ def config(folder: Path, url: str, **options: Any) -> CurateConfig:
 
 def reply(body: Body) -> str:
     """An annotator who is always right."""
-    text = body["messages"][-1]["content"]
-    _, prompt, one, _ = list(_TARGET.finditer(text))[-1].groups()
-    if '"annotation_guideline"' in text[-400:]:
-        return json.dumps(
-            {
-                "task_category": "Other",
-                "preference_objectivity": "Objective" if len(prompt) % 2 else "Subjective",
-                "controversiality": "Low",
-                "desired_attributes": "right",
-                "annotation_guideline": "look",
-            }
-        )
-    return json.dumps({"preferred": f"Candidate {1 if oracle(prompt, one) else 2}"})
-
-
-def people(batch: Path) -> None:
-    """People who are always right."""
-    lines = []
-    for line in batch.read_text().splitlines():
-        item = json.loads(line)
-        first = oracle(item["prompt"][-1]["content"], item["candidates"][0][-1]["content"])
-        verdict = f"candidate {1 if first else 2}"
-        lines.append({"batch": item["batch"], "item": item["item"], "verdict": verdict, "annotator": "ann"})
-    answers = batch.with_name(f"{batch.stem}.answers.jsonl")
-    answers.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    wants_attributes, prompt, one, two = asked(body)
+    if wants_attributes:
+        return attributes(WORLD, prompt)
+    return json.dumps({"preferred": f"Candidate {1 if WORLD.prefers_first(prompt, one, two) else 2}"})
 
 
 def files_of(folder: Path) -> dict[str, bytes]:

@@ -49,7 +49,7 @@ def ingredients(annotator: Annotator, request: Request, attempt: int) -> Any:
         return type(value), value
 
     return (
-        annotator.url,
+        annotator.name,
         annotator.model,
         {name: float(value) for name, value in annotator.sampling.items()},
         {name: marked(value) for name, value in annotator.extra.items()},
@@ -81,7 +81,7 @@ ASKED = Request(("a",), "p", ({"role": "user", "content": "hello"},), "judge@1")
 @pytest.mark.parametrize(
     ("annotator", "request_"),
     [
-        (replace(BASE, base_url="http://y/v1"), ASKED),
+        (replace(BASE, name="b"), ASKED),
         (replace(BASE, model="n"), ASKED),
         (replace(BASE, temperature=0.7), ASKED),
         (replace(BASE, temperature=None), ASKED),
@@ -104,7 +104,15 @@ def test_each_ingredient_changes_the_key(annotator: Annotator, request_: Request
 
 def test_nothing_else_does() -> None:
     other = replace(
-        BASE, name="b", concurrency=1, timeout=1, retries=0, price_in=1, price_out=1, weight=2, api_key_env="K"
+        BASE,
+        base_url="http://y/v1",
+        concurrency=1,
+        timeout=1,
+        retries=0,
+        price_in=1,
+        price_out=1,
+        weight=2,
+        api_key_env="K",
     )
     asked = replace(ASKED, annotators=("b", "c"), purpose="q", tag=object())
     assert call_key(other, asked, 3) == call_key(BASE, ASKED, 3)
@@ -112,7 +120,7 @@ def test_nothing_else_does() -> None:
 
 def test_a_key_stays_what_it_is() -> None:
     """Another key for the same question would have every answer paid for again."""
-    assert call_key(BASE, ASKED, 0) == "aee20bcbb8c05838e416ce0741126c8fa40e6b40d14fdbc5e6d3d9fce4e9b05f"
+    assert call_key(BASE, ASKED, 0) == "62a02e81094d0c54a1b16cacb92a3b3d08d3e820d8d00130bb19108f0e450ac3"
 
 
 def test_a_call_costs_no_more_than_was_said() -> None:

@@ -65,7 +65,7 @@ def test_unknown_keys_are_named(tmp_path: Path) -> None:
 def test_a_folder_keeps_to_its_options(tmp_path: Path) -> None:
     config = small(tmp_path)
     Workspace(config)
-    cheaper = replace(ANNOTATOR, price_in=1.0, concurrency=2, timeout=9.0)
+    cheaper = replace(ANNOTATOR, price_in=1.0, concurrency=2, timeout=9.0, base_url="http://moved/v1")
     Workspace(replace(config, budget=7.0, annotators=[cheaper], stage1=Stage1(iterations=9), enough=0.5))
     with pytest.raises(UserError, match=r"begun with another stage2\.rule\.band"):
         Workspace(replace(config, stage2=Stage2(Rule(band=0.2))))

@@ -15,7 +15,8 @@ def test_what_is_planted_is_found(tool: Any, tmp_path: Path, capsys: pytest.Capt
     found = json.loads(out.read_text())
     assert found["rows"] == found["funnel"]["records"] == 800 and found["funnel"]["kept"] == 8 * 89
     assert found["preprocess_rows_per_second"] == pytest.approx(800 / found["preprocess_seconds"])
-    assert 0.05 < found["preprocess_peak_gib"] < 4
+    assert 0.05 < found["preprocess_peak_gib"] < 4 and 0.05 < found["decisions_peak_gib"] < 4
+    assert sum(found["decided"].values()) == 8 * 89 and set(found["decided"]) == {"kept", "flipped", "discarded"}
     assert "preprocess_peak_gib" in capsys.readouterr().out
 
 
@@ -23,10 +24,11 @@ def test_a_wrong_account_ends_it(tool: Any, tmp_path: Path) -> None:
     bench = tool("bench_curation")
     planted = {"records": 400, "bad": 1, "undecided": 3, "identical_responses": 0, "pairs": 396, "identical": 0}
     planted |= {"duplicate": 16, "contradictory": 8, "contaminated": 8, "near_duplicate": 8, "kept": 356}
-    bench.check({"funnel": planted}, 400)
+    assert bench.account(400) == planted
+    bench.check(planted, planted)
     for name in planted:
         with pytest.raises(SystemExit, match=f"account is wrong.*{name}"):
-            bench.check({"funnel": planted | {name: planted[name] + 1}}, 400)
+            bench.check(planted | {name: planted[name] + 1}, planted)
 
 
 def test_memory_is_that_of_all_processes_below(tool: Any) -> None:

@@ -30,9 +30,10 @@ class Annotator:
     """One model at one endpoint.
 
     Args:
-        name: of this annotator in reports and votes.
+        name: of this annotator in reports and votes; its answers are kept under it.
         model: as the endpoint calls it.
-        base_url: of the OpenAI-compatible endpoint, such as https://api.openai.com/v1 or http://localhost:8000/v1.
+        base_url: of the OpenAI-compatible endpoint, such as https://api.openai.com/v1 or http://localhost:8000/v1. It may
+            change while a curation goes on.
         api_key_env: environment variable that holds the key. Default: the endpoint asks for none.
         concurrency: calls under way at once, at most; fewer while the endpoint says that there are too many.
         timeout: seconds for one whole call.
@@ -110,8 +111,8 @@ class Annotator:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What its answers depend on; annotators that agree in this are the same."""
-        return {"url": self.url, "model": self.model, "sampling": self.sampling, "extra": self.extra}
+        """What its answers depend on. Not the URL: the endpoint of a model may move."""
+        return {"name": self.name, "model": self.model, "sampling": self.sampling, "extra": self.extra}
 
     def key(self) -> str | None:
         """The endpoint's key. Raises UserError if the variable that should hold it does not, or holds no key."""

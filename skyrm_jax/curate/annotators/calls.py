@@ -411,7 +411,7 @@ def _require_different(annotators: Sequence[Annotator]) -> None:
         for other in annotators[:i]:
             if one.name == other.name:
                 raise UserError(f"annotators: two have the name {one.name}; give each a name of its own")
-            if one.identity == other.identity:
+            if all(getattr(one, name) == getattr(other, name) for name in ("url", "model", "sampling", "extra")):
                 raise UserError(
                     f"annotators: {other.name} and {one.name} are the same model with the same settings, and "
                     "would give the same answers; remove one, and raise the number of votes instead"
