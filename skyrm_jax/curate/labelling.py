@@ -18,7 +18,7 @@ from skyrm_jax.curate.config import CurateConfig
 from skyrm_jax.curate.engine import write_table
 from skyrm_jax.curate.judge import Item, Verdict
 from skyrm_jax.curate.pair import Pair
-from skyrm_jax.eval.scoring import progress
+from skyrm_jax.report.progress import progress
 
 LABELS = pa.schema(
     [

@@ -18,8 +18,8 @@ from skyrm_jax.curate.gold import described
 from skyrm_jax.curate.labelling import read_attributes
 from skyrm_jax.curate.pair import SCHEMA, Pair
 from skyrm_jax.errors import UserError
-from skyrm_jax.eval.scoring import progress
 from skyrm_jax.report.files import whole
+from skyrm_jax.report.progress import progress
 
 if TYPE_CHECKING:
     from skyrm_jax.embedder import Embedder

@@ -23,8 +23,7 @@ import json
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -32,7 +31,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from rich import progress as rich_progress
 from rich.console import Console
 
 from skyrm_jax.curate import near_duplicates
@@ -49,6 +47,7 @@ from skyrm_jax.data.writing import write_durably
 from skyrm_jax.errors import UserError
 from skyrm_jax.eval.benchmarks import BENCHMARKS
 from skyrm_jax.folders import locked, made_whole, require_vacant, sync
+from skyrm_jax.report.progress import progress
 
 if TYPE_CHECKING:
     from daft import DataFrame
@@ -251,7 +250,7 @@ class _Run:
     def _ingest(self, sources: Sequence[Source]) -> tuple[list[Part], Quarantine]:
         size = {source.label: source.nbytes for source in sources}
         read: dict[str, int] = {}
-        with _progress(self.console, "reading", sum(size.values())) as advance:
+        with progress(self.console, "reading, bytes", sum(size.values())) as advance:
 
             def show(part: Part) -> None:
                 far = min(max(part.read, read.get(part.file, 0)), size[part.file])
@@ -373,7 +372,7 @@ class _Run:
             Division(number, path, part.file, decisions, labels, self.folder)
             for number, (part, path) in enumerate(zip(with_pairs, self._paths(parts), strict=True))
         ]
-        with _progress(self.console, "writing", len(tasks)) as advance:
+        with progress(self.console, "writing, parts", len(tasks)) as advance:
             found = []
             for one in each(divide, tasks, self.processes):
                 found.append(one)
@@ -486,12 +485,3 @@ def _evidence(decision: Mapping[str, Any], labels: Sequence[str]) -> dict[str, A
     if decision["sets"] is not None:
         evidence["sets"] = json.loads(decision["sets"])
     return evidence
-
-
-@contextmanager
-def _progress(console: Console, what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A line on the console for a step; the function is told of what is done."""
-    columns = [rich_progress.SpinnerColumn(), *rich_progress.Progress.get_default_columns()]
-    with rich_progress.Progress(*columns, console=console, transient=True) as shown:
-        task = shown.add_task(what, total=total or None)
-        yield lambda done: shown.advance(task, done)

@@ -2,33 +2,24 @@
 
 import argparse
 import tempfile
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from skyrm_jax.chat import Tree
 from skyrm_jax.data.quarantine import Quarantine
 from skyrm_jax.data.sources import Located
 from skyrm_jax.errors import RecordError, UserError
 from skyrm_jax.forms import FORMS
+from skyrm_jax.report.progress import Advance, progress
 
 if TYPE_CHECKING:
     from skyrm_jax.scorer import Scorer
     from skyrm_jax.tree_scorer import TreeScorer
-
-
-Advance = Callable[[int], None]
-"""Told how many comparisons were just finished."""
-
-QUIET = 15.0
-"""Seconds between lines where there is no terminal to draw a bar on."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -114,28 +105,3 @@ def counted(
     with progress(console, label, total) as advance:
         rewards = work(advance)
     return rewards, {name: value - before[name] for name, value in scorer.counts.items()}
-
-
-@contextmanager
-def progress(console: Console, label: str, total: int, done: int = 0) -> Iterator[Advance]:
-    """Shows how far the scoring is; call what it gives with the number of comparisons just finished.
-
-    `done` of the `total` were finished before.
-
-    A bar with ETA on a terminal, elsewhere a line every QUIET seconds.
-    """
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("ETA"))
-    said = time.monotonic()
-    with Progress(
-        *columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
-        task = bar.add_task(label, total=total, completed=done)
-
-        def advance(finished: int) -> None:
-            nonlocal said
-            bar.update(task, advance=finished)
-            if not console.is_terminal and time.monotonic() - said > QUIET:
-                said = time.monotonic()
-                console.print(f"{label}: {bar.tasks[0].completed:,.0f} of {total:,}", markup=False)
-
-        yield advance

@@ -18,8 +18,9 @@ from skyrm_jax.eval.benchmarks import BENCHMARKS
 from skyrm_jax.eval.journal import Journal
 from skyrm_jax.eval.manifest import describe
 from skyrm_jax.eval.rewards import HELD_OUT, keys
-from skyrm_jax.eval.scoring import Advance, progress, readable
+from skyrm_jax.eval.scoring import readable
 from skyrm_jax.eval.stored import HeldOut
+from skyrm_jax.report.progress import Advance, progress
 
 if TYPE_CHECKING:
     from skyrm_jax.tree_scorer import TreeScorer

@@ -1,0 +1,39 @@
+"""How far a long piece of work is, on a terminal or in a log."""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+Advance = Callable[[int], None]
+"""Told how many things were just finished."""
+
+QUIET = 15.0
+"""Seconds between lines where there is no terminal to draw a bar on."""
+
+
+@contextmanager
+def progress(console: Console, label: str, total: int, done: int = 0) -> Iterator[Advance]:
+    """Shows how far the work is; call what it gives with the number of things just finished.
+
+    `done` of the `total` were finished before.
+
+    A bar with ETA on a terminal, elsewhere a line every QUIET seconds.
+    """
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("ETA"))
+    said = time.monotonic()
+    with Progress(
+        *columns, TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task(label, total=total, completed=done)
+
+        def advance(finished: int) -> None:
+            nonlocal said
+            bar.update(task, advance=finished)
+            if not console.is_terminal and time.monotonic() - said > QUIET:
+                said = time.monotonic()
+                console.print(f"{label}: {bar.tasks[0].completed:,.0f} of {total:,}", markup=False)
+
+        yield advance
