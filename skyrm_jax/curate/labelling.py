@@ -1,6 +1,7 @@
 """What annotators say of some pairs, asked once and kept in files: their attributes, and which response is better."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from skyrm_jax.curate.annotators import Calls
 from skyrm_jax.curate.attributes import Attributes, Labelled
 from skyrm_jax.curate.config import CurateConfig
 from skyrm_jax.curate.engine import write_table
+from skyrm_jax.curate.humans.queue import Opinion
 from skyrm_jax.curate.judge import Item, Verdict
 from skyrm_jax.curate.pair import Pair
 from skyrm_jax.report.progress import progress
@@ -90,6 +92,21 @@ def read_verdicts(path: Path) -> dict[str, Verdict]:
     table = pq.read_table(path, columns=["id", "verdict"])
     found = zip(table["id"].to_pylist(), table["verdict"].to_pylist(), strict=True)
     return {id: verdict for id, verdict in found if verdict is not None}
+
+
+def opinions_of(calls: Calls, votes: Path) -> dict[str, tuple[Opinion, ...]]:
+    """What each annotator said of a pair and why, by id: its first vote of those it cast most, for people's second look."""
+    cast: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for row in pq.read_table(votes).to_pylist():
+        if row["verdict"] is not None:
+            cast.setdefault(row["pair"], {}).setdefault(row["annotator"], []).append(row)
+
+    def opinion(of_one: list[dict[str, Any]]) -> Opinion:
+        most = Counter(vote["verdict"] for vote in of_one).most_common(1)[0][0]
+        vote = next(vote for vote in of_one if vote["verdict"] == most)
+        return Opinion(vote["annotator"], most, calls.text(vote["call"]) or "", vote["swapped"])
+
+    return {id: tuple(opinion(of_one) for _, of_one in sorted(models.items())) for id, models in cast.items()}
 
 
 def _row(decision: voting.Decision) -> dict[str, Any]:

@@ -82,7 +82,7 @@ def iterate(work: Workspace, number: int, calls: Calls | None, ask: people.Peopl
         calls, items, len(pairs), config, iteration.file("votes"), iteration.file("labels"), "votes", console
     )
     if config.humans is not None and not iteration.file("gold").is_file():
-        verified(work, number, pairs, attributes, gold, ask)
+        verified(work, number, pairs, attributes, gold, calls, ask)
     facts = summary(work, number, best)
     write_durably(iteration.summary, json.dumps(facts, indent=2) + "\n")
     console.print({name: value for name, value in facts.items() if not isinstance(value, dict)}, highlight=False)
@@ -160,6 +160,7 @@ def verified(
     pairs: Sequence[Pair],
     attributes: Mapping[str, Attributes],
     gold: Gold,
+    calls: Calls | None,
     ask: people.People | None,
 ) -> None:
     """Has people verify the first of the pairs and writes what they say to the iteration's gold."""
@@ -167,8 +168,11 @@ def verified(
     assert config.humans is not None
     p = pq.read_table(iteration.file("selected"), columns=["p"])["p"].to_pylist()
     prompts = {one.pair.prompt_key for one in gold.examples}
+    opinions = (
+        labelling.opinions_of(calls, iteration.file("votes")) if calls is not None and config.humans.reveal else {}
+    )
     waiting = [
-        Waiting(pair, attributes.get(pair.id), sure)
+        Waiting(pair, attributes.get(pair.id), sure, opinions.get(pair.id, ()))
         for pair, sure in zip(pairs, p, strict=True)
         if pair.prompt_key not in prompts
     ]

@@ -15,10 +15,11 @@ from small_curation import config, files_of, people, reply, write_data
 from skyrm_jax.comparison import to_record
 from skyrm_jax.curate import passes
 from skyrm_jax.curate.config import CurateConfig, Measure, Stage1
+from skyrm_jax.curate.humans.queue import HumanQueue
 from skyrm_jax.curate.measure import ARMS, figures, stage_pairs
 from skyrm_jax.curate.run import run, step_measure, step_preprocess, step_stage1, step_stage2, take_answers
 from skyrm_jax.curate.workspace import Workspace
-from skyrm_jax.data.synthetic import generate, truth
+from skyrm_jax.data.synthetic import generate, oracle, truth
 from skyrm_jax.errors import Interrupted, UserError
 
 PAIRS = 120
@@ -177,6 +178,33 @@ def test_without_people_it_waits_for_their_answers(tmp_path: Path) -> None:
         assert len(server.bodies) == asked
     with pytest.raises(UserError, match="no batch waits"):
         take_answers(work, [brought], quiet)
+
+
+def test_a_second_look_shows_who_said_what_and_why(tmp_path: Path) -> None:
+    write_data(tmp_path, 30)
+    quiet = Console(quiet=True)
+
+    def reply_with_reasons(body: Any) -> str:
+        said = reply(body)
+        preferred = json.loads(said).get("preferred")
+        return said if preferred is None else f"{preferred} holds. {said}"
+
+    with FakeOpenAI(reply_with_reasons) as server:
+        options = config(tmp_path, server.url, stage1=Stage1(iterations=0, first=20), humans=HumanQueue(8, reveal=True))
+        work = Workspace(options)
+        step_preprocess(work, quiet)
+        with pytest.raises(Interrupted):
+            step_stage1(work, quiet)
+    batch = work.iteration(0).folder / "people" / "iteration-00.jsonl"
+    items = [json.loads(line) for line in batch.read_text().splitlines()]
+    assert len(items) == 8
+    for item in items:
+        label, *models = item["opinions"]
+        assert label["who"] == "label" and [one["who"] for one in models] == ["a", "b"]
+        first = oracle(item["prompt"][-1]["content"], item["candidates"][0][-1]["content"])
+        for one in models:
+            assert one["verdict"] == f"candidate {1 if first else 2}"
+            assert one["why"].startswith(f"Candidate {1 if first else 2} holds.")
 
 
 def test_steps_say_what_is_missing(tmp_path: Path) -> None:

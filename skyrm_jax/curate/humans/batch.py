@@ -49,6 +49,8 @@ class Item:
         prompt, candidates: the texts, candidates 1 and 2 in this order.
         attributes: None where the pair has none.
         opinions: of others, in words that speak of candidates 1 and 2 as they are shown here.
+        checks: whether each candidate by itself is right, as models see it: "who", "candidate" (1 or 2), "verdict"
+            ("correct", "incorrect" or "unsure") and "why".
     """
 
     item: str
@@ -57,12 +59,14 @@ class Item:
     candidates: tuple[tuple[Message, ...], tuple[Message, ...]]
     attributes: Attributes | None = None
     opinions: tuple[Mapping[str, str], ...] = ()
+    checks: tuple[Mapping[str, Any], ...] = ()
 
     def row(self) -> dict[str, Any]:
         """A line of the file, with blanks for the answer."""
         row = asdict(self)
-        if not self.opinions:
-            del row["opinions"]
+        for name in ("opinions", "checks"):
+            if not row[name]:
+                del row[name]
         return row | BLANK
 
 

@@ -25,7 +25,7 @@ from skyrm_jax.curate.judge import Verdict
 from skyrm_jax.errors import RecordError, UserError
 
 FIELDS = ("batch", "item", "verdict", "annotator", "attributes", "seconds", "note", "time")
-SHOWN = ("prompt", "candidates", "opinions")
+SHOWN = ("prompt", "candidates", "opinions", "checks")
 """Fields of an answer, and those of an item that are passed over."""
 
 CHOICES: dict[str, Sequence[str]] = {
