@@ -14,6 +14,7 @@ COMMANDS = {
     "score": ("skyrm_jax.score", "rewards for every response of a file"),
     "doctor": ("skyrm_jax.doctor.cli", "is a checkpoint read the same everywhere? is a store whole?"),
     "curate": ("skyrm_jax.curate.cli", "curate preference pairs with people and models"),
+    "annotate": ("skyrm_jax.annotate.cli", "a page on which people verify preference pairs"),
     "convert": ("skyrm_jax.convert.__main__", "Hugging Face and GGUF models in, Hugging Face models out"),
 }
 """Command -> (the module whose `main(arguments)` runs it, what it does)."""

@@ -17,16 +17,20 @@ Texts are Argilla's plain text fields, not its chat fields, for which its server
 
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from skyrm_jax.comparison import Message
-from skyrm_jax.curate.attributes import NAMES
-from skyrm_jax.curate.humans.batch import VERDICTS, Item, paths, placed, read_items
+from skyrm_jax.comparison import Message, messages, text
+from skyrm_jax.curate.attributes import NAMES, Attributes
+from skyrm_jax.curate.humans.batch import UNDECIDABLE, VERDICTS, Item, paths, placed, read_items
 from skyrm_jax.curate.humans.verified import CHOICES, Answer, parse_answer
 from skyrm_jax.errors import RecordError, UserError
 from skyrm_jax.report.files import whole
+
+_TEXTS = {"prompt": "user", "candidate_1": "assistant", "candidate_2": "assistant"}
+"""Fields of a record, and whose word a text is that names no role."""
 
 GUIDELINES = """Which of the two candidates is the better answer to the prompt?
 
@@ -52,7 +56,7 @@ def write_argilla(folder: Path, name: str, annotators: int = 1) -> Path:
     reveal = any(item.opinions for item in items)
     files = {
         "settings.json": _settings(annotators, reveal),
-        "records.json": [_record(rank, item) for rank, item in enumerate(items, 1)],
+        "records.json": [record_of(rank, item) for rank, item in enumerate(items, 1)],
     }
     for file, content in files.items():
         with whole(out / file) as temporary:
@@ -70,16 +74,81 @@ def read_argilla(files: Iterable[str | os.PathLike[str]]) -> list[Answer]:
     answers = []
     for file in files:
         for place, record in placed(file):
-            try:
-                answers += [parse_answer(answer, place) for answer in _answers(record)]
-            except RecordError as error:
-                raise UserError(f"{place}: {error}") from None
-            except (KeyError, TypeError, ValueError, AttributeError) as error:
-                raise UserError(
-                    f"{place}: is not a record of Argilla ({type(error).__name__}: {error}); give the JSON of "
-                    "dataset.records.to_list(flatten=True), or what dataset.records.to_json writes"
-                ) from None
+            answers += answers_of(place, record)
+    return answers
+
+
+def answers_of(place: str, record: Any) -> list[Answer]:
+    """The answers in one record; raises UserError as `read_argilla` does."""
+    with _naming(place):
+        answers = [parse_answer(answer, place) for answer in _answers(record)]
     return [answer for answer in answers if answer is not None]
+
+
+def item_in(place: str, record: Any) -> Item:
+    """The item that one record shows, texts as `write_argilla` has put them; raises UserError if it is no record.
+
+    Opinions are one text by then.
+    """
+    with _naming(place):
+        fields, metadata = record.get("fields", record), record.get("metadata", record)
+        said = {name: _suggestion(record, name) for name in NAMES}
+        why = fields.get("opinions")
+        prompt, *candidates = (messages(name, fields[name], role) for name, role in _TEXTS.items())
+        return Item(
+            text("id", record["id"]),
+            text("batch", metadata["batch"]),
+            prompt,
+            (candidates[0], candidates[1]),
+            Attributes.of(said),
+            ({"who": "opinions", "verdict": UNDECIDABLE, "why": text("opinions", why)},) if why else (),
+        )
+
+
+def same_texts(one: Item, other: Item) -> bool:
+    """Whether two items are the same to whoever sees them as records: of messages with roles only a text is left there."""
+    ours, theirs = ({k: v for k, v in record_of(0, item)["fields"].items() if k in _TEXTS} for item in (one, other))
+    return ours == theirs
+
+
+def flat_record(rank: int, item: Item, answers: Sequence[Answer]) -> dict[str, Any]:
+    """A record with the answers to it, as `to_list(flatten=True)` gives it back and `read_argilla` reads it."""
+    record = record_of(rank, item)
+    row: dict[str, Any] = {"id": item.item, "status": "completed" if answers else "pending", "_server_id": None}
+    row |= record["fields"] | record["metadata"]
+    row |= {f"{name}.suggestion": one["value"] for name, one in record["suggestions"].items()}
+    for question in ("verdict", *NAMES, "note"):
+        said = [(answer.annotator, value) for answer in answers if (value := _said(answer, question))]
+        if said:
+            row[f"{question}.responses"] = [value for _, value in said]
+            row[f"{question}.responses.users"] = [user for user, _ in said]
+            row[f"{question}.responses.status"] = ["submitted"] * len(said)
+    return row
+
+
+def _said(answer: Answer, question: str) -> str | None:
+    return answer.attributes.get(question) if question in NAMES else getattr(answer, question)
+
+
+@contextmanager
+def _naming(place: str) -> Iterator[None]:
+    """Errors about a record as UserErrors that say where it stands."""
+    try:
+        yield
+    except RecordError as error:
+        raise UserError(f"{place}: {error}") from None
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{place}: is not a record of Argilla ({type(error).__name__}: {error}); give the JSON of "
+            "dataset.records.to_list(flatten=True), or what dataset.records.to_json writes"
+        ) from None
+
+
+def _suggestion(record: Mapping[str, Any], question: str) -> str | None:
+    if "suggestions" in record:
+        value: str | None = (record["suggestions"].get(question) or {}).get("value")
+        return value
+    return record.get(f"{question}.suggestion")
 
 
 def _answers(record: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -112,13 +181,10 @@ def _responses(record: Mapping[str, Any], question: str) -> list[tuple[str, Any,
     return list(zip(*columns, strict=True))
 
 
-def _record(rank: int, item: Item) -> dict[str, Any]:
-    one, two = item.candidates
-    texts = {
-        "prompt": _text(item.prompt, "user"),
-        "candidate_1": _text(one, "assistant"),
-        "candidate_2": _text(two, "assistant"),
-    }
+def record_of(rank: int, item: Item) -> dict[str, Any]:
+    """The record of an item that comes `rank`-th in its batch."""
+    shown = (item.prompt, *item.candidates)
+    texts = {name: _text(turns, role) for turns, (name, role) in zip(shown, _TEXTS.items(), strict=True)}
     if item.opinions:
         texts["opinions"] = "\n\n".join(f"{o['who']}: {o['verdict']}\n{o['why']}".strip() for o in item.opinions)
     attributes = {} if item.attributes is None else item.attributes.row()

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from skyrm_jax.comparison import Message, messages
+from skyrm_jax.comparison import Message, messages, text
 from skyrm_jax.curate.attributes import Attributes
 from skyrm_jax.curate.humans.queue import Opinion, Waiting
 from skyrm_jax.curate.judge import Verdict
@@ -149,19 +149,26 @@ def paths(folder: Path, name: str) -> tuple[Path, Path]:
 
 def read_items(path: Path) -> list[Item]:
     """The items of a batch's file; raises UserError if it is none."""
-    return [_read(place, value, _item_of) for place, value in placed(path)]
+    return [read_item(place, value) for place, value in placed(path)]
+
+
+def read_item(place: str, value: Any) -> Item:
+    """The item of a line, which stands at `place`; raises UserError if it is none."""
+    return _read(place, value, item_of)
 
 
 def read_key(folder: Path, name: str) -> Key:
     """The key of a batch; raises UserError if there is none, or it is damaged or another batch's."""
-    path = paths(folder, name)[1]
-    origins: dict[str, Origin] = {}
-    for place, value in placed(path):
+    return Key(name, dict(each_origin(folder, name)))
+
+
+def each_origin(folder: Path, name: str) -> Iterator[tuple[str, Origin]]:
+    """The names of a batch's items and their origins, in its order; raises as `read_key` does."""
+    for place, value in placed(paths(folder, name)[1]):
         item, batch, origin = _read(place, value, _origin_of)
         if batch != name:
             raise UserError(f"{place}: is of batch {batch}, and should be of batch {name}; do not rename batches")
-        origins[item] = origin
-    return Key(name, origins)
+        yield item, origin
 
 
 def placed(path: str | os.PathLike[str]) -> Iterator[tuple[str, Any]]:
@@ -225,11 +232,14 @@ def _lines(rows: Iterable[Mapping[str, Any]]) -> bytes:
     )
 
 
-def _item_of(value: Any) -> Item:
+def item_of(value: Any) -> Item:
+    """The item of a line's value; raises KeyError, TypeError, ValueError or UserError if it is none."""
     one, two = (messages("candidates", candidate, "assistant") for candidate in value["candidates"])
     prompt = messages("prompt", value["prompt"], "user")
-    opinions = tuple(value.get("opinions", ()))
-    return Item(value["item"], value["batch"], prompt, (one, two), _attributes_of(value["attributes"]), opinions)
+    opinions, checks = (tuple(value.get(name, ())) for name in ("opinions", "checks"))
+    attributes = _attributes_of(value["attributes"])
+    name, batch = (text(field, value[field]) for field in ("item", "batch"))
+    return Item(name, batch, prompt, (one, two), attributes, opinions, checks)
 
 
 def _origin_of(value: Any) -> tuple[str, str, Origin]:

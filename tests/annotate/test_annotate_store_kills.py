@@ -1,0 +1,68 @@
+"""Killed again and again while several threads answer, a store keeps every answer that it acknowledged."""
+
+import random
+import select
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from small_batches import waiting
+
+from skyrm_jax.annotate.exchange import import_batch
+from skyrm_jax.annotate.store import Options, Store
+from skyrm_jax.curate.humans.batch import write_batch
+
+KILLS, PEOPLE = 20, ("ann", "bob", "cat", "dan")
+
+PROGRAM = """
+import os, sys, threading
+from pathlib import Path
+from skyrm_jax.annotate.given import Given
+from skyrm_jax.annotate.store import Store
+
+store = Store(Path(sys.argv[1]))
+
+def work(who):
+    while (shown := store.next(who)) is not None:
+        recorded = store.answer(who, shown.lease, Given("left better", note=f"{who} {shown.item.item}"))
+        os.write(1, f"{recorded.answer} {who} {shown.item.item} {shown.lease}\\n".encode())
+
+for who in sys.argv[2:]:
+    threading.Thread(target=work, args=(who,)).start()
+"""
+
+
+@pytest.mark.full
+def test_twenty_kills_lose_no_acknowledged_answer(tmp_path: Path) -> None:
+    folder = tmp_path / "store"
+    with Store(folder, Options(overlap=2, gold_share=0)) as store:
+        import_batch(store, write_batch(tmp_path, "b", waiting(3000), 0))
+        for who in PEOPLE:
+            store.annotator(who, create=True)
+    chance = random.Random(0)
+    acknowledged: set[str] = set()
+    for _ in range(KILLS):
+        with subprocess.Popen([sys.executable, "-c", PROGRAM, str(folder), *PEOPLE], stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            assert select.select([process.stdout], [], [], 60)[0]  # at work
+            time.sleep(chance.uniform(0.01, 0.3))
+            assert process.poll() is None
+            process.kill()
+            # A kill may cut the last line: what was acknowledged is whole lines.
+            said = process.stdout.read().decode().rpartition("\n")[0].splitlines()
+        assert said
+        acknowledged |= set(said)
+        with Store(folder) as store:
+            rows = list(store.answers())
+            leases = {event.seq: event.lease for event in store.events() if event.kind == "answered"}
+            kept = {f"{row.answer} {row.who} {row.item} {leases[row.answer]}" for row in rows}
+            assert acknowledged <= kept
+            assert all(row.note == f"{row.who} {row.item}" for row in rows)
+            assert len({(row.who, row.item) for row in rows}) == len(rows)
+            # Between an answer and its acknowledgement there is one at most in each thread.
+            assert len(kept) - len(acknowledged) <= KILLS * len(PEOPLE)
+            with store.writing() as db:
+                assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+    assert len(acknowledged) > 10 * KILLS
