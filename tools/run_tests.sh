@@ -26,7 +26,7 @@ torch=${SKYRM_TORCH:-torch==2.13.0}
 pip=("$venv/bin/python" -m pip install --quiet --disable-pip-version-check)
 [[ "$torch" == none ]] || "${pip[@]}" "$torch"
 if [[ -z "$marks" ]]; then
-  "${pip[@]}" -e ".[test,ray]"
+  "${pip[@]}" -e ".[test,ray,browser]"
 else
   "${pip[@]}" -e ".[test]"
 fi

@@ -6,10 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from skyrm_jax.annotate.store import Store
-from skyrm_jax.annotate.values import Options
 from skyrm_jax.errors import UserError
 
 PORT = 8765
+
+HANDING = ("overlap", "lease_seconds", "gold_share", "seed", "review")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -17,7 +18,8 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="skyrm annotate",
         description="A page on which people verify preference pairs. Without a command it serves the store DIR.",
-        epilog="`skyrm annotate --store DIR COMMAND --help` explains a command. The server has to be stopped for them.",
+        epilog="`skyrm annotate --store DIR COMMAND --help` explains a command. Commands may be run while the page is served;"
+        " a large import (100,000 items take half a minute) holds up the answers until it is done.",
     )
     p.add_argument("--store", type=Path, required=True, metavar="DIR", help="everything is kept here; made if needed")
     p.add_argument("--host", default="127.0.0.1", help="address to serve at; others than loopback take tokens")
@@ -72,14 +74,11 @@ def main(arguments: list[str] | None = None) -> None:
     """Runs the command. Raises UserError for anything that the user can mend."""
     args = parser().parse_args(arguments)
     act: Callable[[Store, argparse.Namespace], None] = args.act
-    with Store(args.store) as store:
-        store.set_options(_options(store.options, args))
+    given = {name: getattr(args, name) for name in HANDING if getattr(args, name) is not None}
+    # A server keeps the options in mind, so that nobody may change them beside it.
+    with Store(args.store, alone=args.command is None or bool(given)) as store:
+        store.set_options(replace(store.options, **given))
         act(store, args)
-
-
-def _options(before: Options, args: argparse.Namespace) -> Options:
-    names = ("overlap", "lease_seconds", "gold_share", "seed", "review")
-    return replace(before, **{name: getattr(args, name) for name in names if getattr(args, name) is not None})
 
 
 def _serve(store: Store, args: argparse.Namespace) -> None:

@@ -10,6 +10,9 @@ FILE = "annotations.sqlite"
 APPLICATION = 0x536B7941
 VERSION = 1
 
+WAIT = 60.0
+"""Seconds that a process waits for another one's transaction, such as an import beside the server."""
+
 OPEN, SPLIT, FLAGGED, DONE, GOLD = range(5)
 """States of an item: it wants answers; adjudicators are to settle a tie, or to look at a flag; it is done; it is a gold
 check, which anybody may get."""
@@ -128,7 +131,7 @@ def connect(folder: Path) -> sqlite3.Connection:
     if not path.exists() and folder.exists() and (not folder.is_dir() or set(os.listdir(folder)) - {"secret"}):
         raise UserError(f"{folder}: is no store of annotations; give an empty folder, or one that does not exist")
     folder.mkdir(parents=True, exist_ok=True)
-    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    db = sqlite3.connect(path, WAIT, isolation_level=None, check_same_thread=False)
     try:
         db.execute("PRAGMA synchronous = FULL")
         db.execute("PRAGMA foreign_keys = ON")

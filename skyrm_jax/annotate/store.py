@@ -1,4 +1,6 @@
-"""The store: items, who answers them, and every answer, in one database that one process serves.
+"""The store: items, who answers them, and every answer, in one database.
+
+One process serves it; others may bring batches in and take answers out beside it.
 
 Every public method is one transaction, durable when it returns: a process killed at any time has kept whatever it has
 acknowledged. Methods may be called from any thread; they take turns.
@@ -43,6 +45,9 @@ from skyrm_jax.curate.humans.verified import parse_answer
 from skyrm_jax.errors import RecordError, UserError
 from skyrm_jax.folders import locked
 
+_LABEL = "coalesce(machine, gold)"
+"""What review mode shows as an item's label: a gold check without one is not to be told from other items."""
+
 PAGE = 1000
 """Rows read at a time where all are, so that nobody waits for the whole."""
 
@@ -53,18 +58,22 @@ class Store:
     Args:
         folder: of the store; made if it does not exist.
         options: how items are handed out; None: as before, or as `Options` has them in a new store.
+        alone: no other process has it alone meanwhile, as one must that hands items out.
         now: the clock, seconds since 1970.
 
     Raises:
-        UserError: another process serves the folder; it holds something else, or a store of a newer version; it cannot
+        UserError: another process has the folder alone; it holds something else, or a store of a newer version; it cannot
             be written.
     """
 
-    def __init__(self, folder: Path, options: Options | None = None, now: Callable[[], float] = time) -> None:
+    def __init__(
+        self, folder: Path, options: Options | None = None, now: Callable[[], float] = time, alone: bool = True
+    ) -> None:
         self.now = now
         self._lock = threading.RLock()
         with ExitStack() as stack:
-            stack.enter_context(locked(folder.absolute()))
+            if alone:
+                stack.enter_context(locked(folder.absolute()))
             self._db = connect(folder)
             stack.callback(self._db.close)
             with self.writing() as db:
@@ -248,7 +257,7 @@ class Store:
             given = _checked(given, item, who)
             swapped = bool(row["swapped"])
             said = verdict(given.choice, swapped)
-            machine = db.execute("SELECT machine FROM items WHERE id = ?", (row["item"],)).fetchone()[0]
+            machine = db.execute(f"SELECT {_LABEL} FROM items WHERE id = ?", (row["item"],)).fetchone()[0]
             disagrees = machine is not None and said not in (machine, UNDECIDABLE)
             needs_why = self._options.review and disagrees
             now = self.now()
@@ -485,7 +494,7 @@ class Store:
     def _revealed(self, db: sqlite3.Connection, lease: str) -> Revealed | None:
         """What is shown of an answered item; None if nothing is."""
         row = db.execute(
-            """SELECT answers.item, swapped, machine, needs_why, why FROM answers JOIN leases ON leases.id = lease
+            f"""SELECT answers.item, swapped, {_LABEL}, needs_why, why FROM answers JOIN leases ON leases.id = lease
                JOIN items ON items.id = answers.item WHERE lease = ? AND in_force""",
             (lease,),
         ).fetchone()

@@ -93,6 +93,13 @@ def test_it_serves_one_store_to_those_it_should_and_ends_when_told(tmp_path: Pat
         assert fetch(f"{served.url}/login", "evil.example")[0] == 400
         with pytest.raises(UserError, match="another process"):
             Store(store)
+        with pytest.raises(UserError, match="another process"):
+            run(store, "--overlap", 2, "log", tmp_path / "log")
+        # What does not hand items out may be done beside it.
+        run(store, "import", write(tmp_path, "later", 3))
+        run(store, "token", "boss")
+        run(store, "log", tmp_path / "log")
+        assert [json.loads(line)["kind"] for line in (tmp_path / "log").read_text().splitlines()].count("imported") == 2
         assert served.stop() == 0
     with Store(store) as opened:
         opened.add_annotator("ann")

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from small_batches import ATTRIBUTES, Clock, for_candidate, made, number, say, take, write
+from small_batches import ATTRIBUTES, Clock, answers_file, for_candidate, made, number, say, take, write
 
 from skyrm_jax.annotate import events
 from skyrm_jax.annotate.exchange import import_batch
@@ -215,6 +215,22 @@ def test_blind_unless_in_review_and_then_only_after_the_answer(tmp_path: Path, c
     assert not take(store, "ann").answered
     undecided = say(store, "ann", 0)
     refused("invalid", store.explain, "ann", undecided.lease, "no label to contradict")
+
+
+def test_in_review_a_gold_check_without_a_label_looks_like_any_other_item(tmp_path: Path, clock: Clock) -> None:
+    store = Store(tmp_path / "store", Options(gold_share=0.99, review=True), clock)
+    import_batch(store, write(tmp_path))
+    checks = write(tmp_path, "g", 4)
+    (tmp_path / "g.key.jsonl").unlink()
+    import_batch(store, checks, answers_file(tmp_path / "right.jsonl", checks, ["candidate 1"] * 4))
+    store.annotator("ann", create=True)
+    shown = take(store, "ann")
+    while shown.item.batch != "g":
+        store.answer("ann", shown.lease, for_candidate(shown, 0))
+        shown = take(store, "ann")
+    revealed = store.answer("ann", shown.lease, for_candidate(shown, 2)).revealed
+    assert revealed is not None and revealed.disagrees
+    assert revealed.machine == ("right" if shown.swapped else "left")
 
 
 def test_tokens_open_and_only_their_hash_is_kept(tmp_path: Path, clock: Clock) -> None:
