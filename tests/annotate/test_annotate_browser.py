@@ -255,8 +255,11 @@ def test_views_and_scrolling_together(chromium: Any, serve: Callable[..., str]) 
         login(page, url, "ann")
 
         def until(true: Callable[[], bool]) -> None:
-            while not true():  # the page forbids what playwright's own waiting is made of
+            for _ in range(1000):  # the page forbids what playwright's own waiting is made of
+                if true():
+                    return
                 page.wait_for_timeout(20)
+            raise AssertionError("it never came true")
 
         def tops() -> list[float]:
             return [page.evaluate(f"document.getElementById('{side}').scrollTop") for side in ("left", "right")]
@@ -270,6 +273,14 @@ def test_views_and_scrolling_together(chromium: Any, serve: Callable[..., str]) 
         until(lambda: tops()[1] > 700)
         page.evaluate("document.getElementById('right').scrollTop = 100")
         until(lambda: tops()[0] < 150)
+        # Both in one go, so that the events of what follows and of what was asked for are one.
+        page.evaluate(
+            """() => {
+                document.getElementById('left').scrollTop = 1200;
+                requestAnimationFrame(() => document.getElementById('right').scrollTop = 300);
+            }"""
+        )
+        until(lambda: 250 < tops()[0] < 350 and tops()[1] == 300)
         assert page.locator("#left strong").count() == 200
         page.keyboard.press("d")
         page.wait_for_selector("#texts[data-view=difference]")

@@ -112,19 +112,18 @@ function scrollTo(box, part) {
 }
 
 let together = false;
-let moved = null; // the box that we moved ourselves last, whose event is no wish of the reader
+let moved = null; // the box that we moved ourselves last, and where to: that event is no wish of the reader
 
 function scrolled(event) {
   const other = { left: "right", right: "left" }[event.target.id];
   if (!together || !other) return;
-  if (moved === event.target) {
-    moved = null;
-    return;
-  }
+  const ours = moved?.box === event.target && moved.top === event.target.scrollTop;
+  moved = null;
+  if (ours) return;
   const box = byId(other);
   const before = box.scrollTop;
   scrollTo(box, share(event.target));
-  moved = box.scrollTop === before ? null : box;
+  if (box.scrollTop !== before) moved = { box, top: box.scrollTop };
 }
 
 function setTogether(on) {
