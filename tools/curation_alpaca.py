@@ -1,6 +1,6 @@
 """GPT-4's judgements of alpaca_eval as a world for `experiment_curation`: real pairs, whose labels are taken for the truth.
 
-No lure: labels are turned round at random. What people find objective is not known: a prompt is, with the paper's frequency.
+A tenth of the pairs is verified, for 2 % of so few would be no gold set. No lure: labels are turned round at random. What people find objective is not known: a prompt is, with the paper's frequency.
 """
 
 import hashlib
@@ -56,7 +56,8 @@ def setting(judgements: Path, base: str, pairs: int) -> Setting:
         test,
         0.0,
         RewardModel("configs/curation_alpaca_eval.yaml", {"model.base": base}, checkpoints=2, dtype="float32"),
-        {"run.epochs": 4},
+        {"run.epochs": 2},
         EmbedderConfig(dtype="float32", max_tokens=128),
-        steps=64,
+        steps=48,
+        human_share=0.1,
     )
