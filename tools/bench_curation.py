@@ -219,7 +219,8 @@ def work(folder: Path, step: str, engine: Engine) -> None:
         stage2.decide(curation, 1, Console())
         return
     options = Preprocess(
-        [str(folder / "sources")],
+        ["sources"],  # so that no name of a temporary folder gets into what is made
+        root=str(folder),
         benchmarks=str(folder / "benchmarks"),
         held_out=[str(folder / "held_out.jsonl")],
         near_duplicates=NearDuplicates(),

@@ -17,6 +17,13 @@ from skyrm_jax.report.curation_plots import ARMS
 from skyrm_jax.report.style import BLACK, GREY, ORANGE, PURPLE, canvas
 
 CLEAN = ("true labels", PURPLE)
+OTHERS = {
+    "no-humans": "without people",
+    "random": "drawn at random",
+    "gold": "gold model alone",
+    "best": "best model alone",
+    "annotators": "annotators alone",
+}
 WORLDS = {"synthetic": "synthetic pairs", "alpaca_eval": "alpaca_eval"}
 
 
@@ -41,7 +48,7 @@ def arms(axes: Axes, report: dict[str, Any]) -> None:
     ]
     for name in report["seeds"][0]["others"]:
         values = [seed["others"][name]["accuracy"] for seed in report["seeds"] if name in seed["others"]]
-        rows.append((f"corrected, {name}", ORANGE, values))
+        rows.append((f"corrected, {OTHERS[name]}", ORANGE, values))
     least = min(min(values) for *_, values in rows)
     for row, (_, color, values) in enumerate(rows):
         mean = float(np.mean(values))
