@@ -88,10 +88,8 @@ def test_no_answer_is_paid_for_twice(server: FakeOpenAI, tmp_path: Path) -> None
         first = list(calls.ask(questions(20), text, 1))
         assert list(calls.ask(questions(20), text, 1)) == first
     # Nothing of this changes an answer.
-    other = replace(
-        one, name="b", base_url=one.base_url + "/", concurrency=1, timeout=5, retries=0, price_in=1, weight=2
-    )
-    renamed = [replace(request, annotators=("b",), purpose="else", tag=3) for request in questions(20)]
+    other = replace(one, base_url="http://moved:9/v1", concurrency=1, timeout=5, retries=0, price_in=1, weight=2)
+    renamed = [replace(request, purpose="else", tag=3) for request in questions(20)]
     with Calls(tmp_path / "calls", [other]) as calls:
         again = list(calls.ask(renamed, text, 1))
         assert [answer.value for answer in again] == [answer.value for answer in first]
@@ -99,7 +97,7 @@ def test_no_answer_is_paid_for_twice(server: FakeOpenAI, tmp_path: Path) -> None
         assert calls.text(first[3].call) == first[3].value and calls.text("?") is None
     assert len(server.bodies) == 20
     assert (tallies["a", "test"].calls, tallies["a", "test"].cached) == (20, 0)
-    assert (tallies["b", "else"].calls, tallies["b", "else"].cached) == (0, 20)
+    assert (tallies["a", "else"].calls, tallies["a", "else"].cached) == (0, 20)
 
 
 def test_equal_requests_at_the_same_time_are_one_call(server: FakeOpenAI, tmp_path: Path) -> None:
