@@ -16,10 +16,12 @@ from small_curation import config, files_of, people, reply, write_data
 from skyrm_jax.curate.config import Stage1
 from skyrm_jax.curate.run import run
 
+HERE = Path(__file__).parent
+
 PROGRAM = """
 import sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[3])
+sys.path[:0] = sys.argv[3:]
 from rich.console import Console
 from small_curation import config, people
 from skyrm_jax.curate.config import Stage1
@@ -56,7 +58,15 @@ def test_kills_change_nothing_and_no_answer_is_paid_twice(tmp_path: Path) -> Non
         kills = 0
         while True:
             program = subprocess.Popen(
-                [sys.executable, "-c", PROGRAM, str(tmp_path / "killed"), url, str(Path(__file__).parent)]
+                [
+                    sys.executable,
+                    "-c",
+                    PROGRAM,
+                    str(tmp_path / "killed"),
+                    url,
+                    str(HERE),
+                    str(HERE.parents[1] / "tools"),
+                ]
             )
             ended = threading.Event()
             while program.poll() is None:
