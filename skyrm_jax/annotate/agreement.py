@@ -4,12 +4,11 @@ Verdicts are taken as they were given, of candidates 1 and 2, never of the label
 Adjudications are left out where people are compared: adjudicators get just the items on which others disagree.
 """
 
-import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from statistics import NormalDist, median
+from statistics import median
 from typing import Literal
 
 import krippendorff
@@ -21,7 +20,6 @@ from skyrm_jax.annotate.values import AnswerRow, FlagRow
 from skyrm_jax.curate.humans.batch import UNDECIDABLE, VERDICTS
 
 SCALE = (-2, -1, 0, 1, 2)
-LEVEL = 0.95
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,10 +164,8 @@ def share(k: int, n: int) -> Share:
     """k of n with its interval. Source: E. B. Wilson, Probable inference (1927)."""
     if n == 0:
         return Share(k, n, None, None, None)
-    z, p = NormalDist().inv_cdf((1 + LEVEL) / 2), k / n
-    middle = (p + z**2 / (2 * n)) / (1 + z**2 / n)
-    half = z / (1 + z**2 / n) * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
-    return Share(k, n, p, max(0.0, middle - half), min(1.0, middle + half))
+    interval = binomtest(k, n).proportion_ci(method="wilson")
+    return Share(k, n, k / n, float(interval.low), float(interval.high))
 
 
 def _alphas(category: str, items: Sequence[Sequence[AnswerRow]]) -> Alpha:

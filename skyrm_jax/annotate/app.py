@@ -141,44 +141,39 @@ class _Site:
         return response
 
     def posted(self, act: Callable[[Request, Session, Form], Response]) -> Callable[[Request], Awaitable[Response]]:
-        """The route of a form that changes something: it has to come from a page of ours, by who is logged in."""
+        """The route of a form that changes something: it has to come from a page of ours, by who is logged in.
+
+        What cannot be kept as it was filled in comes back, with the reason.
+        """
 
         async def route(request: Request) -> Response:
             session, form = await self._form(request)
-            return await run_in_threadpool(act, request, session, form)
+            return await run_in_threadpool(work, request, session, form)
+
+        def work(request: Request, session: Session, form: Form) -> Response:
+            try:
+                return act(request, session, form)
+            except Refused as refused:
+                if refused.reason != "invalid" or _wants_json(request):
+                    raise
+                shown = self._store.show(session.annotator.name, form.get("lease", ""))
+                return self._shown(session, shown, request, form, str(refused))
 
         return route
 
     def answer(self, request: Request, session: Session, form: Form) -> Response:
         who, lease = session.annotator.name, form.get("lease", "")
         shown = self._store.show(who, lease)
-        try:
-            given = given_of(form, shown.item.attributes, max(0.0, time.time() - shown.shown_at))
-            recorded = self._store.answer(who, lease, given)
-        except Refused as refused:
-            if refused.reason != "invalid" or _wants_json(request):
-                raise
-            return self._shown(session, shown, request, form, str(refused))
+        given = given_of(form, shown.item.attributes, max(0.0, time.time() - shown.shown_at))
+        recorded = self._store.answer(who, lease, given)
         return RedirectResponse("/?did=answered" if recorded.revealed is None else f"/item/{lease}?did=answered", 303)
 
     def explain(self, request: Request, session: Session, form: Form) -> Response:
-        who, lease = session.annotator.name, form.get("lease", "")
-        try:
-            self._store.explain(who, lease, form.get("why", "").strip())
-        except Refused as refused:
-            if refused.reason != "invalid" or _wants_json(request):
-                raise
-            return self._shown(session, self._store.show(who, lease), request, form, str(refused))
+        self._store.explain(session.annotator.name, form.get("lease", ""), form.get("why", "").strip())
         return RedirectResponse("/?did=explained", 303)
 
     def flag(self, request: Request, session: Session, form: Form) -> Response:
-        who, lease = session.annotator.name, form.get("lease", "")
-        try:
-            self._store.flag(who, lease, form.get("why", "").strip())
-        except Refused as refused:
-            if refused.reason != "invalid" or _wants_json(request):
-                raise
-            return self._shown(session, self._store.show(who, lease), request, form, str(refused))
+        self._store.flag(session.annotator.name, form.get("lease", ""), form.get("why", "").strip())
         return RedirectResponse("/?did=flagged", 303)
 
     def undo(self, request: Request, session: Session, form: Form) -> Response:

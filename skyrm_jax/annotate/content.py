@@ -1,12 +1,11 @@
 """Rows of the database as values, and back."""
 
 import json
-import re
 import sqlite3
 from collections.abc import Mapping
 from typing import Any
 
-from skyrm_jax.annotate.given import Given, side
+from skyrm_jax.annotate.given import Given, side, speak_of_sides
 from skyrm_jax.annotate.values import AnswerRow
 from skyrm_jax.curate.humans.batch import Item, item_of
 
@@ -75,11 +74,5 @@ def title(item: Item) -> str:
 
 def sided(opinion: Mapping[str, Any], swapped: bool) -> dict[str, str]:
     """An opinion in words of left and right."""
-    left = "2" if swapped else "1"
-    why = re.sub(
-        r"(?i)candidate[\W_]{0,3}([12])\b",
-        lambda m: "left candidate" if m[1] == left else "right candidate",
-        str(opinion.get("why", "")),
-    )
-    said = str(opinion["verdict"])
-    return {"who": str(opinion["who"]), "verdict": side(said, swapped), "why": why}
+    why = speak_of_sides(str(opinion.get("why", "")), swapped)
+    return {"who": str(opinion["who"]), "verdict": side(str(opinion["verdict"]), swapped), "why": why}

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
-from skyrm_jax.curate.humans.batch import FIRST, SECOND, UNDECIDABLE
+from skyrm_jax.curate.humans.batch import CANDIDATE, FIRST, SECOND, UNDECIDABLE
 
 Choice = Literal[
     "left much better",
@@ -17,16 +17,7 @@ Choice = Literal[
     "cannot decide",
 ]
 
-CHOICES: tuple[Choice, ...] = (
-    "left much better",
-    "left better",
-    "about equal",
-    "right better",
-    "right much better",
-    "both good",
-    "both bad",
-    "cannot decide",
-)
+CHOICES: tuple[Choice, ...] = get_args(Choice)
 """The five-point scale, then other ways of saying equal, then what discards the pair."""
 
 _SCALE: dict[Choice, int | None] = {
@@ -86,3 +77,8 @@ def side(verdict: str, swapped: bool) -> str:
     if verdict == UNDECIDABLE:
         return UNDECIDABLE
     return "left" if (verdict == FIRST) != swapped else "right"
+
+
+def speak_of_sides(words: str, swapped: bool) -> str:
+    """Words of others about candidates 1 and 2 -> about the left and the right one."""
+    return CANDIDATE.sub(lambda match: f"{'left' if (match[2] == '1') != swapped else 'right'} candidate", words)

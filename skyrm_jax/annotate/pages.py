@@ -1,23 +1,23 @@
 """What the pages show, made from what the store gives. An annotator's page holds no label and no opinion before the
 answer, nothing that tells a gold check from other items, and speaks of left and right alone."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from skyrm_jax.annotate.difference import difference
-from skyrm_jax.annotate.given import CHOICES, Choice, Given
+from skyrm_jax.annotate.given import CHOICES, Choice, Given, speak_of_sides
 from skyrm_jax.annotate.rendering import Body, Segment, raw, rendered
 from skyrm_jax.annotate.values import Shown
 from skyrm_jax.comparison import Message
-from skyrm_jax.curate.attributes import CATEGORIES, CONTROVERSIALITIES, NAMES, OBJECTIVITIES
+from skyrm_jax.curate.attributes import NAMES
+from skyrm_jax.curate.humans.verified import CHOICES as CHOOSABLE
 from skyrm_jax.report.page_style import said_time
 
 View = Literal["rendered", "raw", "difference"]
-VIEWS: tuple[View, ...] = ("rendered", "raw", "difference")
+VIEWS: tuple[View, ...] = get_args(View)
 
 KEYS: dict[Choice, str] = dict(zip(CHOICES, "12345gbx", strict=True))
 """The key of each choice."""
@@ -46,12 +46,6 @@ ATTRIBUTE_WORDS = {
     "desired_attributes": "A good response has",
     "annotation_guideline": "How to judge this pair",
 }
-CHOOSABLE: dict[str, Sequence[str]] = {
-    "task_category": CATEGORIES,
-    "preference_objectivity": OBJECTIVITIES,
-    "controversiality": CONTROVERSIALITIES,
-}
-
 SIDES = {"left": "Left better", "right": "Right better", "undecidable": "Cannot decide"}
 """Verdicts of others."""
 
@@ -72,8 +66,6 @@ DONE = {
     "explained": "Rationale kept.",
 }
 """What a page says first, by the word in its address."""
-
-_CANDIDATE = re.compile(r"(?i)\bcandidate[\W_]{0,3}([12])\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,11 +151,6 @@ def filled_of(shown: Shown, said: Mapping[str, str] | Given | None) -> Filled:
         return Filled(said.choice, known | dict(said.attributes), said.tools, "\n".join(said.links), said.note)
     attributes = {name: said.get(name, value) for name, value in known.items()}
     return Filled(said.get("choice", ""), attributes, *(said.get(name, "") for name in ("tools", "links", "note")))
-
-
-def speak_of_sides(text: str, swapped: bool) -> str:
-    """Words of others about candidates 1 and 2 -> about the left and the right one."""
-    return _CANDIDATE.sub(lambda match: f"{'left' if (match[1] == '1') != swapped else 'right'} candidate", text)
 
 
 def render(template: str, **values: Any) -> str:

@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from skyrm_jax.annotate.given import Choice, Given
 from skyrm_jax.curate.humans.batch import Item
 from skyrm_jax.errors import UserError
 
 Role = Literal["annotator", "adjudicator"]
-ROLES: tuple[Role, ...] = ("annotator", "adjudicator")
+ROLES: tuple[Role, ...] = get_args(Role)
 
 Reason = Literal["unknown", "not yours", "stale", "duplicate", "invalid", "nothing"]
 

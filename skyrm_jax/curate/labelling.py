@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -94,11 +94,11 @@ def read_verdicts(path: Path) -> dict[str, Verdict]:
     return {id: verdict for id, verdict in found if verdict is not None}
 
 
-def opinions_of(calls: Calls, votes: Path) -> dict[str, tuple[Opinion, ...]]:
-    """What each annotator said of a pair and why, by id: its first vote of those it cast most, for people's second look."""
+def opinions_of(calls: Calls, votes: Path, pairs: Collection[str]) -> dict[str, tuple[Opinion, ...]]:
+    """What each annotator said of these pairs (ids) and why: its first vote of those it cast most, for a second look."""
     cast: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for row in pq.read_table(votes).to_pylist():
-        if row["verdict"] is not None:
+        if row["verdict"] is not None and row["pair"] in pairs:
             cast.setdefault(row["pair"], {}).setdefault(row["annotator"], []).append(row)
 
     def opinion(of_one: list[dict[str, Any]]) -> Opinion:

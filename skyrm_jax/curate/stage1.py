@@ -17,7 +17,7 @@ pairs of which the model is least sure, has annotators label them, and people ve
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,7 @@ from skyrm_jax.curate.annotators import Calls
 from skyrm_jax.curate.attributes import NAMES, Attributes
 from skyrm_jax.curate.engine import write_table
 from skyrm_jax.curate.gold import Gold
-from skyrm_jax.curate.humans.queue import Waiting
+from skyrm_jax.curate.humans.queue import Waiting, first
 from skyrm_jax.curate.pair import SCHEMA, Pair
 from skyrm_jax.curate.workspace import GOLD, SELECTED, Iteration, Workspace, float_column, labelled
 from skyrm_jax.data.writing import write_durably
@@ -168,14 +168,15 @@ def verified(
     assert config.humans is not None
     p = pq.read_table(iteration.file("selected"), columns=["p"])["p"].to_pylist()
     prompts = {one.pair.prompt_key for one in gold.examples}
-    opinions = (
-        labelling.opinions_of(calls, iteration.file("votes")) if calls is not None and config.humans.reveal else {}
-    )
     waiting = [
-        Waiting(pair, attributes.get(pair.id), sure, opinions.get(pair.id, ()))
+        Waiting(pair, attributes.get(pair.id), sure)
         for pair, sure in zip(pairs, p, strict=True)
         if pair.prompt_key not in prompts
     ]
+    if calls is not None and config.humans.reveal:
+        waiting = first(waiting, config.humans.budget)
+        opinions = labelling.opinions_of(calls, iteration.file("votes"), {one.pair.id for one in waiting})
+        waiting = [replace(one, opinions=opinions.get(one.pair.id, ())) for one in waiting]
     folder, name = iteration.folder / "people", f"iteration-{number:02d}"
     imported = people.ask(folder, name, waiting, config.humans, config.enough, ask)
     of_id = {pair.id: pair for pair in pairs}

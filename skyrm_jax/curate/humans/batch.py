@@ -35,6 +35,9 @@ FIRST, SECOND, UNDECIDABLE = VERDICTS = ("candidate 1", "candidate 2", "undecida
 BLANK: dict[str, Any] = {"verdict": None, "annotator": None, "seconds": None, "note": "", "time": None}
 """The fields of an item's line that whoever verifies fills in; `attributes` may be changed too."""
 
+CANDIDATE = re.compile(r"(?i)(candidate[\W_]{0,3})([12])\b")
+"""Where words speak of one of the two."""
+
 _SEPARATORS = {ord(mark): f"\\u{ord(mark):04x}" for mark in "\x85\u2028\u2029"}
 """Ends of lines to some programs, and escapes instead of them."""
 
@@ -219,7 +222,7 @@ def _opinion(opinion: Opinion, origin: Origin) -> dict[str, str]:
     """An opinion in words of the candidates as they are shown."""
     why = opinion.why
     if opinion.swapped != origin.swapped:
-        why = re.sub(r"(?i)(candidate[\W_]{0,3})([12])\b", lambda m: f"{m[1]}{3 - int(m[2])}", why)
+        why = CANDIDATE.sub(lambda m: f"{m[1]}{3 - int(m[2])}", why)
     return {"who": opinion.who, "verdict": origin.shown(opinion.verdict), "why": why}
 
 
