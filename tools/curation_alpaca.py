@@ -1,6 +1,7 @@
 """GPT-4's judgements of alpaca_eval as a world for `experiment_curation`: real pairs, whose labels are taken for the truth.
 
-A tenth of the pairs is verified, for 2 % of so few would be no gold set. No lure: labels are turned round at random. What people find objective is not known: a prompt is, with the paper's frequency.
+Pairs of short answers only, that two cores may see enough of them; a fifth is verified, for 2 % of so few would be no gold set.
+No lure: labels are turned round at random. What people find objective is not known: a prompt is, with the paper's frequency.
 """
 
 import hashlib
@@ -10,12 +11,15 @@ from pathlib import Path
 from alpaca_eval import by_prompt
 from curation_world import Setting, texts
 
+from skyrm_jax.chat import Chat
 from skyrm_jax.comparison import Comparison
 from skyrm_jax.curate.config import EmbedderConfig
 from skyrm_jax.curate.training import RewardModel
 from skyrm_jax.data.quarantine import Quarantine
 
-TEST_PROMPTS = 100
+TOKENS = 192
+"""Of the longest conversation of a pair, at most."""
+TEST_PROMPTS = 120
 OBJECTIVE = 0.748
 """Share of objective pairs (paper, table 10)."""
 
@@ -44,9 +48,15 @@ def setting(judgements: Path, base: str, pairs: int) -> Setting:
 
     Args:
         judgements: a folder of *__annotations.json, see `alpaca_eval`.
-        base: the language model that the reward models start from.
+        base: the run folder of the language model that the reward models start from.
     """
-    groups = list(by_prompt(judgements, Quarantine()).values())
+    chat = Chat.load(Path(base) / "tokenizer")
+
+    def is_short(pair: Comparison) -> bool:
+        return max(map(len, chat.encode([pair.conversation(k) for k in range(2)]))) <= TOKENS
+
+    judged = by_prompt(judgements, Quarantine()).values()
+    groups = [short for group in judged if (short := list(filter(is_short, group)))]
     groups.sort(key=lambda group: hashlib.sha256(texts(group[0])[0].encode()).digest())
     test = [pair for group in groups[:TEST_PROMPTS] for pair in group]
     rest = [pair for group in groups[TEST_PROMPTS:] for pair in group]
@@ -57,7 +67,7 @@ def setting(judgements: Path, base: str, pairs: int) -> Setting:
         0.0,
         RewardModel("configs/curation_alpaca_eval.yaml", {"model.base": base}, checkpoints=2, dtype="float32"),
         {"run.epochs": 2},
-        EmbedderConfig(dtype="float32", max_tokens=128),
+        EmbedderConfig(dtype="float32", max_tokens=TOKENS),
         steps=48,
-        human_share=0.1,
+        human_share=0.2,
     )

@@ -5,12 +5,12 @@
     python tools/experiment_curation.py --world alpaca_eval --judgements DIR --base runs/smollm2 --seeds 0 --json FILE
 
 For each seed 30 % of the labels are turned round, annotators answer over real HTTP, and simulated people verify 2 % of the
-pairs (10 % of real ones) (see `curation_world`). Reward models are trained on the raw, the filtered, the filtered and corrected, and the truly
-labelled pairs, equally long, and tested on other pairs with true labels. The worlds:
+pairs, 20 % of the few real ones (see `curation_world`). Reward models are trained on the raw, the filtered, the filtered and
+corrected, and the truly labelled pairs, equally long, and tested on other pairs with true labels. The worlds:
 
 synthetic      comparisons whose truth an oracle knows; half of the wrong labels come from a lure that models fall for. The base
                that all models start from is trained first, on true comparisons of other seeds, as a language model has read before
-alpaca_eval    GPT-4's judgements of real answers, taken for the truth; SmolLM2-135M is the base. Takes hours on two cores
+alpaca_eval    GPT-4's judgements of short real answers, taken for the truth; SmolLM2-135M is the base. Takes hours on two cores
 
 Other arms, for comparison: `no-humans` (no gold set and no gold model), `random` (iterations draw pairs at random), each filter
 alone: `gold`, `best`, `annotators`, and `curve`: accuracy against the number of pairs, raw and corrected. They share the main
@@ -57,7 +57,7 @@ MAIN = ("original", "filtered", "corrected", "clean")
 OTHERS = ("no-humans", "random", "gold", "best", "annotators", "curve")
 CURVE = (0.02, 0.05, 0.1, 0.25, 0.6)
 """Shares of the pool that points of the curve are trained on."""
-PAIRS = {"synthetic": 8000, "alpaca_eval": 1600}
+PAIRS = {"synthetic": 8000, "alpaca_eval": 800}
 FIGURES = ("gap", "gap_closed", "keep_precision", "keep_recall", "flip_precision", "flip_recall")
 
 

@@ -103,10 +103,11 @@ def test_people_err_now_and_then(pairs: list[Any], tmp_path: Path) -> None:
     assert found == pytest.approx(0.95, abs=0.02)
 
 
-def test_real_judgements_are_a_world_too(shared: Path) -> None:
-    setting = alpaca_eval(shared / "data/preferences/alpaca_eval", "base", 1000)
+def test_real_judgements_are_a_world_too(shared: Path, tmp_path: Path) -> None:
+    (tmp_path / "tokenizer").symlink_to(shared / "tokenizers/qwen3")
+    setting = alpaca_eval(shared / "data/preferences/alpaca_eval", str(tmp_path), 500)
     pairs = setting.pairs(0)
-    assert len(pairs) == 1000 and len({texts(pair)[0] for pair in setting.test}) == TEST_PROMPTS
+    assert len(pairs) == 500 and len({texts(pair)[0] for pair in setting.test}) == TEST_PROMPTS
     assert not {texts(pair)[0] for pair in pairs} & {texts(pair)[0] for pair in setting.test}
     assert share(is_right(setting.world, pair) for pair in pairs) > 0.99
     wrong = share(not is_right(setting.world, pair) for pair in noisy(setting.world, pairs, 0, setting.lured))
