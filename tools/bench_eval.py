@@ -1,6 +1,6 @@
 """How fast the benchmarks are scored: as `skyrm eval` does it, against transformers.
 
-    python tools/bench_eval.py --shared DIR [--comparisons N] [--layers 4] [--json FILE]
+    python tools/bench_eval.py --shared DIR [--comparisons N] [--layers 4] [--resume FILE] [--json FILE]
 
 DIR (or $SKYRM_SHARED) is the folder of real data, whose data/benchmarks is scored: all of it, or of each benchmark a sample
 that has the lengths and the token ratio of the whole. The model has the shape of Qwen3-0.6B, cut to `--layers`, and random
@@ -14,12 +14,16 @@ of eager and sdpa attention and batches of 1, 4, 8 and 16 for each benchmark, fo
 their own and take turns, window by window. `ratio` is all of their seconds over all of ours, a sampled benchmark counted as if
 whole; `ratio_<benchmark>` is that of one, and `_spread` the least and the greatest of its windows. `reward_gap` is the greatest
 difference of rewards over their standard deviation.
+
+All files take hours on two cores: with `--resume FILE` each window is written there when it is measured, and a run that was stopped
+goes on, at other times and on other machines too.
 """
 
 import argparse
 import json
 import os
 import tempfile
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -65,6 +69,7 @@ def main(arguments: list[str] | None = None) -> None:
         "--window", type=int, default=WINDOW, help=f"comparisons in one (default {WINDOW}, as eval has it)"
     )
     parser.add_argument("--sample", type=int, default=12, help="comparisons to find transformers' best setting on")
+    parser.add_argument("--resume", type=Path, help="file of the windows that are measured")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args(arguments)
     if args.shared is None:
@@ -86,6 +91,7 @@ def measure(args: argparse.Namespace, folder: Path, console: Console) -> Figures
     write_hf(checkpoint, SmallWeights(architecture), args.shared / "tokenizers/qwen3")
     chat = Chat.load(checkpoint, architecture.pad_token_id)
     data = args.shared / "data/benchmarks"
+    measured = Measured(args.resume, layers=args.layers, dtype=args.dtype, sample=args.sample)
     figures = Figures(cores=cores(), layers=args.layers, window=args.window, dtype=args.dtype)
     seconds: dict[str, list[tuple[float, float]]] = {}
     scale: dict[str, float] = {}
@@ -96,11 +102,14 @@ def measure(args: argparse.Namespace, folder: Path, console: Console) -> Figures
         )
         for name in select(["all"], data)[0]:
             ids = encoded(chat, BENCHMARKS[name].load(data))
-            setting = best_setting(sample(ids, args.sample), theirs, architecture.heads)
+            find = partial(best_setting, sample(ids, args.sample), theirs, architecture.heads)
+            setting = measured(find, setting_of=name)
             chosen = ids if args.comparisons is None else sample(ids, args.comparisons)
             console.print(f"{name}: {len(chosen):,} of {len(ids):,}; transformers at {setting}", highlight=False)
-            windows = [chosen[start : start + args.window] for start in range(0, len(chosen), args.window)]
-            found = [score(name, one, ours, theirs, setting) for one in windows]
+            found = []
+            for start in range(0, len(chosen), args.window):
+                find = partial(score, name, chosen[start : start + args.window], ours, theirs, setting)
+                found.append(measured(find, window_of=name, of=len(chosen), start=start, size=args.window))
             scale[name] = len(ids) / len(chosen)
             seconds[name] = [(one["ours"], one["theirs"]) for one in found]
             figures |= {
@@ -119,7 +128,30 @@ def measure(args: argparse.Namespace, folder: Path, console: Console) -> Figures
     return figures
 
 
-def best_setting(part: list[list[Ids]], theirs: Side, heads: int) -> dict[str, str | int]:
+class Measured:
+    """Calls that need not be made twice: what they returned is kept in a file, if one is given, by what they were asked."""
+
+    def __init__(self, path: Path | None, **always: str | int) -> None:
+        self._path, self._always = path, always
+        self._known: dict[str, Figures] = {}
+        if path and path.is_file():
+            lines = path.read_text().splitlines(keepends=True)
+            whole = [line for line in lines if line.endswith("\n")]  # a kill may have cut the last one short
+            path.write_text("".join(whole))
+            self._known = {json.dumps(record["asked"]): record["found"] for record in map(json.loads, whole)}
+
+    def __call__(self, call: Callable[[], Figures], **asked: str | int) -> Figures:
+        asked = self._always | asked
+        key = json.dumps(asked)
+        if key not in self._known:
+            self._known[key] = call()
+            if self._path:
+                with self._path.open("a") as file:
+                    file.write(json.dumps({"asked": asked, "found": self._known[key]}) + "\n")
+        return self._known[key]
+
+
+def best_setting(part: list[list[Ids]], theirs: Side, heads: int) -> Figures:
     """The attention and batch at which transformers is fastest on some comparisons."""
     theirs.ask(do="take", name="sample", comparisons=part)
     theirs.ask(do="score", name="sample")  # the first run is slower
@@ -131,7 +163,7 @@ def best_setting(part: list[list[Ids]], theirs: Side, heads: int) -> dict[str, s
     return {"attention": attention, "batch": batch}
 
 
-def score(name: str, window: list[list[Ids]], ours: Side, theirs: Side, setting: dict[str, str | int]) -> Figures:
+def score(name: str, window: list[list[Ids]], ours: Side, theirs: Side, setting: Figures) -> Figures:
     """Both sides' seconds for a window, in turn. Raises SystemExit if their rewards differ."""
     counted = ours.ask(do="take", name=name, comparisons=window)
     theirs.ask(do="take", name=name, comparisons=window)
