@@ -68,6 +68,8 @@ def setting(judgements: Path, base: str, pairs: int) -> Setting:
         RewardModel("configs/curation_alpaca_eval.yaml", {"model.base": base}, checkpoints=2, dtype="float32"),
         {"run.epochs": 2},
         EmbedderConfig(dtype="float32", max_tokens=TOKENS),
-        steps=48,
+        steps=40,
         human_share=0.2,
+        first=0.25,
+        later=0.25,
     )

@@ -25,31 +25,36 @@ class Gold:
     def __init__(self, examples: Sequence[Example], load: Callable[[], Embedder | None]) -> None:
         self.examples = examples
         self._load = load
+        self._vectors: dict[bool, ndarray] = {}
 
     @cached_property
     def embedder(self) -> Embedder | None:
         """What makes the vectors."""
         return self._load()
 
-    @cached_property
-    def vectors(self) -> Float[ndarray, "n D"]:
+    def vectors(self, with_attributes: bool) -> Float[ndarray, "n D"]:
         """Of the examples. There must be an embedder."""
         assert self.embedder is not None
-        return self.embedder.embed(described(one.pair, one.attributes) for one in self.examples)
+        if with_attributes not in self._vectors:
+            kept = [one.attributes if with_attributes else None for one in self.examples]
+            shown = (described(one.pair, attributes) for one, attributes in zip(self.examples, kept, strict=True))
+            self._vectors[with_attributes] = self.embedder.embed(shown)
+        return self._vectors[with_attributes]
 
     def items(self, pairs: Sequence[Pair], attributes: Mapping[str, Attributes], most: int) -> Iterator[Item]:
         """Pairs to judge, each with the verified pairs most similar to it, the most similar last, next to the question.
 
-        Nothing is computed before the first is asked for.
+        A pair that was verified with the other label is none of its own examples. Nothing is computed before the first is
+        asked for.
         """
         if not self.examples or not most or not pairs or self.embedder is None:
             yield from (Item(pair, attributes.get(pair.id)) for pair in pairs)
             return
         queries = self.embedder.embed(described(pair, attributes.get(pair.id)) for pair in pairs)
-        found, _ = top_k(queries, self.vectors, min(most, len(self.examples)))
+        found, _ = top_k(queries, self.vectors(True), min(most + 1, len(self.examples)))
         for pair, rows in zip(pairs, found, strict=True):
-            examples = tuple(self.examples[int(row)] for row in rows[::-1] if row >= 0)
-            yield Item(pair, attributes.get(pair.id), examples)
+            examples = [one for row in rows if (one := self.examples[int(row)]).pair.contents != pair.contents]
+            yield Item(pair, attributes.get(pair.id), tuple(examples[:most][::-1]))
 
 
 def described(pair: Pair, attributes: Attributes | None) -> Comparison:

@@ -39,6 +39,11 @@ def parts(folder: Path) -> list[Path]:
     return found
 
 
+def is_whole(folder: Path, of: Path) -> bool:
+    """Whether a folder holds a part for each one of the table `of`."""
+    return all((folder / part.name).is_file() for part in parts(of))
+
+
 def rows(paths: Sequence[Path]) -> int:
     """In all of these parquet files."""
     return sum(pq.ParquetFile(path).metadata.num_rows for path in paths)
@@ -70,15 +75,15 @@ def score(load: Callable[[], "Scorer"], pool: Path, out: Path, label: str, conso
                     file.write_table(pa.table(columns, schema=SCORES))
 
 
-def embed(embedder: "Embedder", pool: Path, attributes: Path, out: Path, label: str, console: Console) -> None:
+def embed(embedder: "Embedder", pool: Path, attributes: Path | None, out: Path, label: str, console: Console) -> None:
     """The vectors of every pair of `pool` to .npy files in `out`, float16, a row each; see `gold.described`.
 
-    `attributes` may hold those of the pairs, part by part.
+    `attributes` holds those of the pairs, part by part; without, the vectors are of conversations alone.
     """
     todo = [path for path in parts(pool) if not (out / f"{path.stem}.npy").is_file()]
     with progress(console, label, rows(todo)) as advance:
         for path in todo:
-            known = read_attributes(attributes / path.name) if (attributes / path.name).is_file() else {}
+            known = {} if attributes is None else read_attributes(attributes / path.name)
             made = [
                 embedder.embed((described(pair, known.get(pair.id)) for pair in chunk), advance).astype(np.float16)
                 for chunk in read_pairs(path)

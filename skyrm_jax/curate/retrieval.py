@@ -40,8 +40,9 @@ class Rows(Protocol):
 def neighbours(p: Float[np.ndarray, "n"], most: int = MOST) -> Int[np.ndarray, "n"]:
     """How many neighbours to fetch of verified pairs on whose label the model is `p` sure."""
     p = np.asarray(p, np.float64)
-    # 8 (1 - 0.9) is 0.8000000000000003 in binary: rounded first, so that no neighbour is made of nothing.
-    fewer = np.ceil(np.round(most * (1 - p), 9)).astype(np.int64)
+    # 10 (1 - 0.7) is 3.0000000000000004 in binary: rounded first, so that no neighbour is made of nothing; but one there is
+    # for every p below 1.
+    fewer = np.maximum(np.ceil(np.round(most * (1 - p), 9)).astype(np.int64), p < 1)
     return np.where(p <= 0.5, most, fewer)
 
 
@@ -50,7 +51,6 @@ def top_k(
     pool: Rows,
     k: int,
     allowed: Bool[np.ndarray, "n"] | None = None,
-    progress: Callable[[int], None] | None = None,
 ) -> tuple[Int[np.ndarray, "q k"], Float[np.ndarray, "q k"]]:
     """The exact `k` rows of `pool` most similar to each query, best first, and their similarities (inner products).
 
@@ -59,9 +59,7 @@ def top_k(
     are fewer than k others, what is left has index -1 and similarity `FAR`.
 
     Args:
-        queries, pool: vectors of length 1, in any float dtype; computed in fp32.
-        progress: called with the number of queries finished since the last call.
-    """
+        queries, pool: vectors of length 1, in any float dtype; computed in fp32."""
     found = np.full((len(queries), k), -1, np.int64)
     similarity = np.full((len(queries), k), FAR, np.float32)
     if not len(pool) or not k:
@@ -76,8 +74,6 @@ def top_k(
         for first, block, free in _blocks(pool, allowed, size):
             best = step(best, jnp.asarray(some), block, free, first)
         similarity[begin : begin + count], found[begin : begin + count] = (np.asarray(x)[:count] for x in best)
-        if progress is not None:
-            progress(count)
     return found, similarity
 
 

@@ -25,6 +25,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from jaxtyping import Bool
 from rich.console import Console
 
 from skyrm_jax.curate import labelling, passes, people, retrieval, training
@@ -68,12 +69,14 @@ def iterate(work: Workspace, number: int, calls: Calls | None, ask: people.Peopl
     """One iteration."""
     config, iteration = work.config, work.iteration(number)
     iteration.folder.mkdir(parents=True, exist_ok=True)
-    best = None if number == 0 else reward_model(work, number, iteration.model, console)
+    free = unseen(work, number)
+    # With nothing left to look at no model is needed either.
+    best = None if number == 0 or not free.any() else reward_model(work, number, iteration.model, console)
     gold = Gold(work.gold(number), lambda: embedder_of(work, best))
 
     if not iteration.file("selected").is_file():
         scorer = None if best is None else load_scorer(work, best.checkpoint)
-        selected = select(work, number, gold, scorer, console)
+        selected = select(work, number, free, gold, scorer, console)
         _write_selected(iteration, selected, scorer)
     pairs = iteration.selected()
     attributes = labelling.attributes_of(calls, pairs, config, iteration.file("attributes"), console)
@@ -109,32 +112,43 @@ def embedder_of(work: Workspace, best: training.Checked | None) -> Embedder | No
     return Embedder.load(source, template=options.template, max_tokens=longest, row_tokens=rows, dtype=options.dtype)
 
 
+def unseen(work: Workspace, number: int) -> Bool[np.ndarray, "n"]:
+    """Which rows of the pool the iteration may look at: pairs that no earlier one has looked at, of prompts that are not
+    gold. Another pair of a gold prompt, of all the most similar to it, could be neither silver nor gold."""
+    names = ["id", "prompt_key"]
+    pool = pa.concat_tables(pq.read_table(part, columns=names) for part in passes.parts(work.pool)).combine_chunks()
+    ids = pa.array(sorted(work.selected_ids(number)), pa.string())
+    prompts = pa.array(sorted({one.pair.prompt_key for one in work.gold(number)}), pa.string())
+    taken = pc.or_(pc.is_in(pool["id"], value_set=ids), pc.is_in(pool["prompt_key"], value_set=prompts))
+    return ~taken.to_numpy()
+
+
 def select(
     work: Workspace,
     number: int,
+    free: Bool[np.ndarray, "n"],
     gold: Gold,
     scorer: Scorer | None,
     console: Console,
 ) -> Selected:
-    """The pairs of the pool that this iteration looks at; none that an earlier one has looked at."""
+    """The pairs of the pool that this iteration looks at, of those that are `free`."""
     options = work.config.stage1
-    parts = passes.parts(work.pool)
-    ids = pa.chunked_array([pq.read_table(part, columns=["id"])["id"].combine_chunks() for part in parts])
-    taken = pa.array(sorted(work.selected_ids(number)), pa.string())
-    allowed = ~pc.is_in(ids, value_set=taken).to_numpy(zero_copy_only=False)
     limit = options.first if number == 0 else options.pairs
     if scorer is None or options.retrieval == "random" or not gold.examples or gold.embedder is None:
-        free = np.flatnonzero(allowed)
         rng = np.random.default_rng([work.config.seed, number])
-        rows = np.sort(rng.choice(free, min(limit, len(free)), replace=False)).tolist()
+        rows = np.sort(rng.choice(np.flatnonzero(free), min(limit, int(free.sum())), replace=False)).tolist()
         nothing: list[Any] = [None] * len(rows)
         return Selected(passes.take(work.pool, rows), nothing, [0] * len(rows), nothing)
     margins = training.margins_of(scorer, [pair.comparison() for pair in labelled(gold.examples)])
     p = passes.sigmoid(margins)
     counts = retrieval.neighbours(p, options.neighbours)
-    folder = work.root / "vectors" if work.config.embedder.checkpoint else work.iteration(number).folder / "vectors"
-    passes.embed(gold.embedder, work.pool, work.attributes, folder, "vectors of the pool", console)
-    found, similarity = retrieval.top_k(gold.vectors, passes.Vectors(folder, parts), options.neighbours, allowed)
+    # Compared are vectors of one kind: with attributes only where the pool has them too.
+    attributes = work.attributes if passes.is_whole(work.attributes, work.pool) else None
+    folder = work.root if work.config.embedder.checkpoint else work.iteration(number).folder
+    folder = folder / ("vectors" if attributes is None else "vectors-attributes")
+    passes.embed(gold.embedder, work.pool, attributes, folder, "vectors of the pool", console)
+    pool = passes.Vectors(folder, passes.parts(work.pool))
+    found, similarity = retrieval.top_k(gold.vectors(attributes is not None), pool, options.neighbours, free)
     chosen = sorted(retrieval.select(found, counts, np.argsort(p, kind="stable").tolist(), limit))
     return Selected(
         passes.take(work.pool, [row for row, _, _ in chosen]),
@@ -146,7 +160,7 @@ def select(
 
 def _write_selected(iteration: Iteration, selected: Selected, scorer: Scorer | None) -> None:
     pairs, p = selected.pairs, None
-    if scorer is not None:
+    if scorer is not None and pairs:
         p = passes.sigmoid(training.margins_of(scorer, [pair.comparison() for pair in pairs]))
     table = pa.Table.from_pylist([pair.row() for pair in pairs], SCHEMA)
     for name, values in (("found_by", selected.found_by), ("rank", selected.rank), ("similarity", selected.similarity)):
@@ -167,12 +181,12 @@ def verified(
     config, iteration = work.config, work.iteration(number)
     assert config.humans is not None
     p = pq.read_table(iteration.file("selected"), columns=["p"])["p"].to_pylist()
-    prompts = {one.pair.prompt_key for one in gold.examples}
-    waiting = [
-        Waiting(pair, attributes.get(pair.id), sure)
-        for pair, sure in zip(pairs, p, strict=True)
-        if pair.prompt_key not in prompts
-    ]
+    # Of a pair that is there with both labels too, people see one.
+    once = {pair.contents: (pair, sure) for pair, sure in zip(pairs, p, strict=True)}
+    waiting = [Waiting(pair, attributes.get(pair.id), sure) for pair, sure in once.values()]
+    if not waiting:
+        write_table(iteration.file("gold"), GOLD.empty_table())
+        return
     if calls is not None and config.humans.reveal:
         waiting = first(waiting, config.humans.budget)
         opinions = labelling.opinions_of(calls, iteration.file("votes"), {one.pair.id for one in waiting})
