@@ -193,7 +193,8 @@ def decisions(out: Path) -> dict[str, int]:
         rows = pq.read_table(part, columns=["id", "decision"]).to_pylist()
         kept, turned = ([row["id"] for row in rows if row["decision"] == what] for what in ("kept", "flipped"))
         for name, ids in (("filtered", kept), ("corrected", kept + turned)):
-            if pq.read_table(out / "final" / name / part.name, columns=["id"])["id"].to_pylist() != ids:
+            file = out / "final" / name / part.name
+            if (pq.read_table(file, columns=["id"])["id"].to_pylist() if file.is_file() else []) != ids:
                 raise SystemExit(f"final/{name}/{part.name} holds other pairs than were decided on")
         counts.update(row["decision"] for row in rows)
     return dict(counts)

@@ -65,8 +65,10 @@ def setting(judgements: Path, base: str, pairs: int) -> Setting:
         lambda seed: rest[:pairs],
         test,
         0.0,
-        RewardModel("configs/curation_alpaca_eval.yaml", {"model.base": base}, checkpoints=2, dtype="float32"),
-        {"run.epochs": 2},
+        RewardModel(
+            "configs/curation_alpaca_eval.yaml", {"model.base": base, "run.epochs": 3}, checkpoints=2, dtype="float32"
+        ),
+        None,
         EmbedderConfig(dtype="float32", max_tokens=TOKENS),
         steps=40,
         human_share=0.2,

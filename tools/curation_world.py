@@ -70,7 +70,7 @@ class Setting:
     test: list[Comparison]
     lured: float
     reward_model: RewardModel
-    gold_model: dict[str, Any]
+    gold_model: dict[str, Any] | None
     embedder: EmbedderConfig
     steps: int
     human_share: float = 0.02

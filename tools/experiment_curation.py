@@ -13,8 +13,8 @@ synthetic      comparisons whose truth an oracle knows; half of the wrong labels
 alpaca_eval    GPT-4's judgements of short real answers, taken for the truth; SmolLM2-135M is the base. Takes hours on two cores
 
 Other arms, for comparison: `no-humans` (no gold set and no gold model), `random` (iterations draw pairs at random), each filter
-alone: `gold`, `best`, `annotators`, and `curve`: accuracy against the number of pairs, raw and corrected. They share the main
-arms' scores and votes where they can. A run that was stopped goes on where it was.
+alone: `gold`, `best`, `annotators`, and `curve`: accuracy against the number of pairs, raw and corrected. They begin
+with what they have in common with the main arms. A run that was stopped goes on where it was.
 """
 
 import argparse
@@ -146,7 +146,7 @@ def one_seed(
 
 
 def of_arm(arm: str, config: CurateConfig, home: Path, work: Workspace) -> CurateConfig:
-    """The configuration of another arm, in a folder of its own; what does not differ from the main one is linked there."""
+    """The configuration of another arm, in a folder of its own; what does not differ from the main one is copied there."""
     out = home / f"curation-{arm}"
     rule = config.stage2.rule
     changes: Any = {
@@ -162,7 +162,9 @@ def of_arm(arm: str, config: CurateConfig, home: Path, work: Workspace) -> Curat
         shared.append("iterations")
     for name in shared:
         if not (out / name).exists():
-            shutil.copytree(work.root / name, out / name)
+            shutil.rmtree(half := out / f"{name}.half", ignore_errors=True)
+            shutil.copytree(work.root / name, half)
+            half.rename(out / name)
     return replace(config, out=str(out), **changes)
 
 

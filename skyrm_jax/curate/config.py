@@ -84,7 +84,7 @@ class Measure:
     """What the stages are measured by.
 
     Args:
-        held_out: files of comparisons with labels to trust. Name them in preprocess.held_out too, so that none of their
+        held_out: files of comparisons with labels to trust; preprocess.held_out must name them too, so that none of their
             prompts is trained on.
         benchmarks: benchmarks by name, or all.
         data: folder of the benchmarks' files; null: from the Hub.
@@ -143,8 +143,18 @@ class CurateConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        rule = self.stage2.rule
+        rule, measure, raw = self.stage2.rule, self.measure, self.preprocess
+        seen = [file for file in measure.held_out if file not in raw.held_out] if measure else []
         for bad, message in [
+            (
+                bool(seen),
+                f"measure.held_out names {', '.join(seen)}, whose prompts may be trained on: name it in preprocess.held_out too",
+            ),
+            (
+                bool(measure and measure.benchmarks and raw.benchmarks is None),
+                "measure.benchmarks is given, but preprocess.benchmarks is not, so that their prompts may be trained on: give "
+                "it the benchmarks' folder",
+            ),
             (not self.out or "://" in self.out, "out must be a local folder, or one that all machines see"),
             (not 0 < self.enough <= 1, f"enough must be a share above 0, to 1; it is {self.enough}"),
             (self.seed < 0, f"seed must be at least 0, not {self.seed}"),
@@ -174,6 +184,8 @@ class CurateConfig:
 def parse_curate_config(argv: Sequence[str]) -> CurateConfig:
     """CurateConfig from `--config FILE` and overrides such as `--stage1.iterations 4`; unknown keys are errors.
 
+    `--engine ray` is short for `--engine.kind ray`.
+
     Raises UserError as `ConfigParser.read` does.
     """
     parser = ConfigParser(
@@ -182,5 +194,9 @@ def parse_curate_config(argv: Sequence[str]) -> CurateConfig:
         description="Curate preference pairs with people and models.",
     )
     parser.add_config(CurateConfig)
-    read = parser.read(argv, ("reward_model", "preprocess", "judge", "votes", "embedder", "stage1", "stage2", "engine"))
+    short = {"--engine": "--engine.kind"}
+    read = parser.read(
+        [short.get(argument, argument) for argument in argv],
+        ("reward_model", "preprocess", "judge", "votes", "embedder", "stage1", "stage2", "engine"),
+    )
     return CurateConfig(**{section.name: read[section.name] for section in fields(CurateConfig)})

@@ -69,6 +69,11 @@ class Rule:
         """Whether anything depends on the gold model's opinion."""
         return self.keep in ("gold_and_either", "gold")
 
+    @property
+    def needs_annotators(self) -> bool:
+        """Whether anything depends on the annotators' opinion."""
+        return self.keep in ("gold_and_either", "annotators", "best_or_annotators")
+
     def doubtful(self, best_p: Float[np.ndarray, "n"]) -> Bool[np.ndarray, "n"]:
         """Which pairs the annotators are asked about: those that the best model is not sure are right."""
         return ~(np.asarray(best_p, np.float64) > 0.5 + self.band)

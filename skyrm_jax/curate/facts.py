@@ -73,7 +73,8 @@ def facts(work: Workspace) -> dict[str, Any]:
         rows = list(zip(*(frame[name] for name in ("decision", "by", *WHO, "id")), strict=True))
         told["decisions"] = by_reason((row[0], row[1], row[-1]) for row in rows)
         told["agreement"] = agreement([(tuple(row[2:-1]), row[-1]) for row in rows])
-    told["calls"] = [asdict(one) for one in summary(work.calls)]
+    # What was answered from the cache is known of a run, not of a folder.
+    told["calls"] = [{k: v for k, v in asdict(one).items() if k != "cached"} for one in summary(work.calls)]
     told["measured"] = measure.figures(work)
     return told
 

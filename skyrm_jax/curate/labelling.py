@@ -20,6 +20,7 @@ from skyrm_jax.curate.engine import write_table
 from skyrm_jax.curate.humans.queue import Opinion
 from skyrm_jax.curate.judge import Item, Verdict
 from skyrm_jax.curate.pair import Pair
+from skyrm_jax.errors import UserError
 from skyrm_jax.report.progress import progress
 
 LABELS = pa.schema(
@@ -70,6 +71,8 @@ def verdicts_of(
     """The annotators' verdicts on pairs, by id, without those that got too few valid votes.
 
     Every vote is kept in `votes`, what they come to in `labels`. Without annotators there is no verdict.
+
+    Raises UserError if an annotator was given up and `votes.absent` is `wait`: nothing is written then.
     """
     if calls is None:
         return {}
@@ -82,6 +85,13 @@ def verdicts_of(
                 cast.extend(vote.row() for vote in of_pair)
                 rows.append(_row(voting.decide(of_pair, config.votes, weights)))
                 advance(1)
+        if calls.given_up and config.votes.absent == "wait":
+            why = "; ".join(f"{name}: {reason}" for name, reason in sorted(calls.given_up.items()))
+            missing = sum(row["annotator"] in calls.given_up and row["verdict"] is None for row in cast)
+            raise UserError(
+                f"{label}: {missing:,} of {len(cast):,} votes are missing, as annotators were given up ({why}). All answers "
+                "are kept: see to the annotators and run the same command again, or go on without with --votes.absent pass"
+            )
         write_table(votes, pa.Table.from_pylist(cast, judging.SCHEMA))
         write_table(labels, pa.Table.from_pylist(rows, LABELS))
     return read_verdicts(labels)

@@ -17,10 +17,10 @@ from skyrm_jax.curate.config import Measure
 from skyrm_jax.curate.pair import Pair
 from skyrm_jax.curate.workspace import Workspace
 from skyrm_jax.errors import UserError
+from skyrm_jax.report.curation_page import STAGE2
 from skyrm_jax.report.files import whole
 
 ARMS = ("original", "filtered", "corrected")
-STAGE2 = "stage 2"
 
 
 def stage_pairs(work: Workspace, iteration: int) -> dict[str, list[Pair]]:
@@ -43,9 +43,9 @@ def stage_pairs(work: Workspace, iteration: int) -> dict[str, list[Pair]]:
 
 
 def final_pairs(work: Workspace) -> dict[str, list[Pair]]:
-    """The three sets after stage 2: the pool, and what the curation ends with."""
-    folders = {"original": work.pool, "filtered": work.final / "filtered", "corrected": work.final / "corrected"}
-    return {name: passes.all_pairs(folder) for name, folder in folders.items()}
+    """The three sets after stage 2: the pool, and what the curation ends with, which may be nothing."""
+    final = {name: passes.all_pairs(work.final / name, some=False) for name in ("filtered", "corrected")}
+    return {"original": passes.all_pairs(work.pool), **final}
 
 
 def measure(work: Workspace, console: Console) -> None:

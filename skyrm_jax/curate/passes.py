@@ -31,10 +31,10 @@ CHUNK = 4096
 """Pairs in memory at a time."""
 
 
-def parts(folder: Path) -> list[Path]:
-    """The parts of a table, in order. Raises UserError if there is none."""
+def parts(folder: Path, some: bool = True) -> list[Path]:
+    """The parts of a table, in order. Raises UserError if there is none, where there must be `some`."""
     found = sorted(folder.glob("part-*.parquet"))
-    if not found:
+    if some and not found:
         raise UserError(f"{folder}: there is nothing in it; run the step that makes it, or the whole curation")
     return found
 
@@ -55,9 +55,9 @@ def read_pairs(path: Path) -> Iterator[list[Pair]]:
         yield [Pair.of_row(row) for row in batch.to_pylist()]
 
 
-def all_pairs(folder: Path) -> list[Pair]:
+def all_pairs(folder: Path, some: bool = True) -> list[Pair]:
     """The pairs of all parts of a table, in order."""
-    return [pair for part in parts(folder) for chunk in read_pairs(part) for pair in chunk]
+    return [pair for part in parts(folder, some) for chunk in read_pairs(part) for pair in chunk]
 
 
 def score(load: Callable[[], "Scorer"], pool: Path, out: Path, label: str, console: Console) -> None:

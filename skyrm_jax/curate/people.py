@@ -1,6 +1,7 @@
 """A batch goes to people and their answers come back, by whatever way they work."""
 
 from collections.abc import Callable, Sequence
+from itertools import count
 from pathlib import Path
 
 from skyrm_jax.curate.humans.argilla import read_argilla, write_argilla
@@ -9,6 +10,9 @@ from skyrm_jax.curate.humans.queue import HumanQueue, Waiting, first
 from skyrm_jax.curate.humans.verified import Answer, Imported, read_answers, verify
 from skyrm_jax.errors import Interrupted, UserError
 from skyrm_jax.report.files import whole
+
+ANSWERS = (".jsonl", ".json")
+"""How the names of files of answers end."""
 
 People = Callable[[Path], None]
 """Has a batch verified: is given its file, and leaves answers beside it, as `answers_of` finds them."""
@@ -50,21 +54,26 @@ def take(folder: Path, name: str, files: Sequence[Path], queue: HumanQueue) -> I
 
     Raises UserError if one is not, or contradicts what is there: nothing is changed then.
     """
+    for path in files:
+        if path.suffix not in ANSWERS:
+            raise UserError(
+                f"{path}: answers come as {' or '.join(ANSWERS)} (Argilla's records are .json); unpack or rename it"
+            )
     there = [answer for path in answers_of(folder, name) for answer in _read(path)]
     added = [answer for path in files for answer in _read(path)]
     if not added:
         raise UserError(f"{', '.join(map(str, files))}: there is no answer in it")
     imported = verify(read_key(folder, name), there + added, queue.annotators)
-    for path in files:
-        number = len(answers_of(folder, name))
-        with whole(folder / f"{name}.answers-{number:03d}{''.join(path.suffixes[-1:])}") as temporary:
+    numbers = (number for number in count() if not list(folder.glob(f"{name}.answers-{number:03d}.*")))
+    for path, number in zip(files, numbers, strict=False):
+        with whole(folder / f"{name}.answers-{number:03d}{path.suffix}") as temporary:
             temporary.write_bytes(path.read_bytes())
     return imported
 
 
 def answers_of(folder: Path, name: str) -> list[Path]:
     """The files of answers to a batch."""
-    return sorted(path for path in folder.glob(f"{name}.answers*") if path.suffix in (".json", ".jsonl"))
+    return sorted(path for path in folder.glob(f"{name}.answers*") if path.suffix in ANSWERS)
 
 
 def _read(path: Path) -> list[Answer]:

@@ -52,7 +52,7 @@ from skyrm_jax.report.progress import progress
 if TYPE_CHECKING:
     from daft import DataFrame
 
-FORMAT = 1
+FORMAT = 2
 """Of the parts and the report: what another one began is begun anew."""
 
 REMOVED = pa.unify_schemas([POOL, pa.schema([("reason", pa.string()), ("evidence", pa.string())])])
@@ -151,12 +151,15 @@ def _finished(options: Preprocess, out: Path) -> dict[str, Any] | None:
     if made_of["options"] != _recorded(options):
         changed = sorted(name for name, value in _recorded(options).items() if made_of["options"].get(name) != value)
         raise UserError(f"{out}: was made with another {', '.join(changed)}; choose another folder or remove it")
-    try:
-        now = _facts(expand(options.sources, options.root))
-    except UserError:  # they may be gone once the pool is made
-        return report
-    if made_of["sources"] != now:
-        raise UserError(f"{out}: was made of sources that have changed since; choose another folder or remove it")
+    for name, now in (("sources", _sources), ("held_out", _held_out), ("benchmarks", _benchmarks)):
+        try:
+            changed = made_of[name] != now(options)
+        except UserError:  # they may be gone once the pool is made
+            continue
+        if changed:
+            raise UserError(
+                f"{out}: was made with other files (preprocess.{name}) than there are now; choose another folder, or remove it"
+            )
     return report
 
 
@@ -169,6 +172,29 @@ def _recorded(options: Preprocess) -> dict[str, Any]:
 
 def _facts(sources: Sequence[Source]) -> list[dict[str, Any]]:
     return [{"file": source.label, "bytes": source.nbytes} for source in sources]
+
+
+def _sources(options: Preprocess) -> list[dict[str, Any]]:
+    return _facts(expand(options.sources, options.root))
+
+
+def _held_out(options: Preprocess) -> list[dict[str, Any]]:
+    return _facts(expand(options.held_out, options.root)) if options.held_out else []
+
+
+def _benchmarks(options: Preprocess) -> list[dict[str, Any]]:
+    """Raises UserError if the folder is gone."""
+    if options.benchmarks is None:
+        return []
+    folder = Path(options.benchmarks)
+    if not folder.is_dir():
+        raise UserError(f"{folder}: there is no such folder")
+    files = {path.relative_to(folder): path.stat().st_size for path in sorted(folder.rglob("*")) if path.is_file()}
+    return [
+        {"file": path.as_posix(), "bytes": size}
+        for path, size in files.items()
+        if not any(part.startswith(".") for part in path.parts)  # of a clone
+    ]
 
 
 class _Run:
@@ -192,7 +218,13 @@ class _Run:
         self.folder = out / ".preprocess.partial"
         self.sources = expand(options.sources, options.root)
         self.held_out = expand(options.held_out, options.root) if options.held_out else []
-        self.made_of = {"options": _recorded(options), "sources": _facts(self.sources), "format": FORMAT}
+        self.made_of = {
+            "options": _recorded(options),
+            "sources": _facts(self.sources),
+            "held_out": _facts(self.held_out),
+            "benchmarks": _benchmarks(options),
+            "format": FORMAT,
+        }
         size = sum(source.nbytes for source in self.sources)
         self.processes = size > WORTH_PROCESSES or any(isinstance(source, HubDataset) for source in self.sources)
 

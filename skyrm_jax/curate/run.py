@@ -120,8 +120,8 @@ def require_pool(work: Workspace) -> None:
 
 def require_decisions(work: Workspace) -> None:
     """Raises UserError if stage 2 is not done."""
-    if not (work.final / "corrected").is_dir():
-        raise UserError(f"{work.root}: there are no final pairs yet; run the step stage2 first")
+    if not passes.is_whole(work.stage2 / "decisions", work.pool):
+        raise UserError(f"{work.root}: not all pairs are decided on yet; run the step stage2 first")
 
 
 @contextmanager

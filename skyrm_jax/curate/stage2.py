@@ -9,8 +9,10 @@ Source: the paper's section 3.3. Part by part of the pool, so that it may be of 
     stage2/votes/part-*           annotators' votes on pairs that the best model is not sure of, and
     stage2/labels/part-*          what they come to
     stage2/decisions/part-*       what becomes of every pair, with every opinion that made it so: `decisions.SCHEMA`
+    stage2/earlier.parquet        what stage 1 has found out of pairs: people's and annotators' verdicts
     final/filtered/part-*         pairs that are kept, and
-    final/corrected/part-*        these and the pairs turned round: files for `skyrm train`
+    final/corrected/part-*        these and the pairs turned round: files for `skyrm train`; none for a part without any
+    stage2/iterations.json        after how many iterations of stage 1 all this was made
 """
 
 from dataclasses import dataclass
@@ -38,6 +40,7 @@ FINAL = pa.unify_schemas([SCHEMA, pa.schema([("decision", pa.string()), ("by", p
 def run(work: Workspace, calls: Calls | None, console: Console) -> None:
     """The whole stage; what is finished is not done again. Raises as `stage1.run` does."""
     last = work.config.stage1.iterations + 1
+    work.begin_stage2()
     best = stage1.reward_model(work, last, work.stage2 / "best", console)
     passes.score(lambda: stage1.load_scorer(work, best.checkpoint), work.pool, scores(work, "best"), "best", console)
     if work.config.humans is not None:
@@ -45,7 +48,7 @@ def run(work: Workspace, calls: Calls | None, console: Console) -> None:
         passes.score(
             lambda: stage1.load_scorer(work, gold.checkpoint), work.pool, scores(work, "gold"), "gold", console
         )
-    if work.config.stage2.annotate and calls is not None:
+    if work.config.stage2.annotate and work.config.stage2.rule.needs_annotators and calls is not None:
         annotate(work, last, calls, best, console)
     decide(work, last, console)
 
@@ -159,9 +162,13 @@ def decide_part(part: Part) -> int:
     decisions = table(ids, part.rule, Opinions(best_p, gold_p, annotators, human, was_asked, was_seen))
     decided = decisions["decision"].to_numpy(zero_copy_only=False)
     final = pairs.append_column("decision", decisions["decision"]).append_column("by", decisions["by"])
-    kept, turned = final.filter(pa.array(decided == KEPT)), _turned(final.filter(pa.array(decided == FLIPPED)))
-    write_table(part.filtered, kept.cast(FINAL))
-    write_table(part.corrected, pa.concat_tables([kept.cast(FINAL), turned.cast(FINAL)]))
+    kept = final.filter(pa.array(decided == KEPT)).cast(FINAL)
+    turned = _turned(final.filter(pa.array(decided == FLIPPED))).cast(FINAL)
+    for path, rows in ((part.filtered, kept), (part.corrected, pa.concat_tables([kept, turned]))):
+        if len(rows):
+            write_table(path, rows)
+        else:  # nor by an earlier run: `skyrm train` takes no file without a record
+            path.unlink(missing_ok=True)
     write_table(part.decisions, decisions)
     return len(ids)
 

@@ -1,6 +1,7 @@
 """Reward models trained on curated pairs, and the checkpoint of a run that verified pairs like best."""
 
 import json
+import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -104,10 +105,14 @@ def train(model: RewardModel, pairs: Sequence[Pair], verified: Sequence[Pair], o
     """
     note = out / "best.json"
     if note.is_file():
-        return Checked(**json.loads(note.read_text())["best"])
+        kept = Checked(**json.loads(note.read_text())["best"])
+        return replace(kept, checkpoint=str(out / kept.checkpoint))
     require_apart(pairs, verified)
     if not pairs:
-        raise UserError(f"{out}: there is no pair to train on")
+        raise UserError(
+            f"{out}: there is no pair to train on: of all that were looked at, none has a label that annotators agree with "
+            "and a prompt that no person has verified; let stage 1 look at more pairs (stage1.first, stage1.pairs)"
+        )
     count = write_pairs(out / "pairs.jsonl", pairs)
     config = model.train_config(out / "pairs.jsonl", out / "run", count)
     run(config, console)
@@ -120,7 +125,9 @@ def train(model: RewardModel, pairs: Sequence[Pair], verified: Sequence[Pair], o
         checked = [Checked(folders[-1], 0, 0, 0)]
         best = checked[0]
     with whole(note) as temporary:
-        facts = {"best": asdict(best), "all": [asdict(one) for one in checked], "pairs": count}
+        # By its name in `out`, which may be moved.
+        named = [asdict(one) | {"checkpoint": os.path.relpath(one.checkpoint, out)} for one in checked]
+        facts = {"best": named[checked.index(best)], "all": named, "pairs": count}
         temporary.write_text(json.dumps(facts, indent=2) + "\n")
     for folder in folders:
         if folder != best.checkpoint:

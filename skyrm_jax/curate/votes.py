@@ -23,15 +23,20 @@ class VoteOptions:
         merge: over the models' verdicts: the most frequent one, the one with the most weight, or the one that all give;
             no preference if there is none such.
         min_votes: valid votes that a pair needs; with fewer it stays unlabelled.
+        absent: what happens when an annotator has been given up (its server is down, its quota spent): `wait` stops the
+            curation before labels are made without it, so that it costs nothing but time; `pass` goes on with the others.
     """
 
     merge: Merge = "majority"
     min_votes: int = 1
+    absent: Literal["wait", "pass"] = "wait"
 
     def __post_init__(self) -> None:
         """Raises UserError naming the field."""
         if self.merge not in get_args(Merge):
             raise UserError(f"votes.merge must be one of {', '.join(get_args(Merge))}, not {self.merge!r}")
+        if self.absent not in ("wait", "pass"):
+            raise UserError(f"votes.absent must be wait or pass, not {self.absent!r}")
         if self.min_votes < 1:
             raise UserError(f"votes.min_votes must be at least 1, not {self.min_votes}")
 

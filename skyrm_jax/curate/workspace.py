@@ -4,10 +4,14 @@ OUT/curation.json        the options that decide what is in the folder
 OUT/pool, OUT/preprocess see `preprocess`
 OUT/calls/               answers of annotators, and what they cost
 OUT/attributes/          of every pair of the pool, if the step `attributes` was run
+OUT/vectors*/            of every pair of the pool, if an embedder of its own makes them
 OUT/iterations/NN/       stage 1, see `stage1`
 OUT/stage2/, OUT/final/  stage 2, see `stage2`
+OUT/measure/             models trained on every stage, see `measure`
+OUT/report.json, .html   the curation so far
 """
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,10 +30,14 @@ from skyrm_jax.curate.pair import SCHEMA, Pair
 from skyrm_jax.data.writing import write_durably
 from skyrm_jax.errors import UserError
 
-FREE = ("budget", "enough", "engine", "annotators.base_url", "annotators.api_key_env", "annotators.concurrency",
-        "annotators.timeout", "annotators.retries", "annotators.price_in", "annotators.price_out", "preprocess.root",
-        "stage1.iterations")  # fmt: skip
-"""Options that may change while a curation goes on; the number of iterations may only grow."""
+FREE = ("out", "budget", "enough", "engine", "preprocess.root", "stage1.iterations", "votes.absent")
+"""Options that may change while a curation goes on; the number of iterations may only grow, and before stage 2."""
+
+FREE_OF_ANNOTATORS = ("base_url", "api_key_env", "concurrency", "timeout", "retries", "price_in", "price_out")
+"""The same, of each annotator."""
+
+FILES = ("reward_model.config", "judge.prompt", "attributes.prompt")
+"""Options that name files whose contents may not change either."""
 
 SELECTED = pa.unify_schemas(
     [
@@ -99,6 +107,7 @@ class Workspace:
         self.config = config
         self.root = Path(config.out).absolute()
         self._require_same()
+        self._require_iterations()
 
     @property
     def pool(self) -> Path:
@@ -159,6 +168,23 @@ class Workspace:
             for id in pq.read_table(one.file("selected"), columns=["id"])["id"].to_pylist()
         }
 
+    def begin_stage2(self) -> None:
+        """Writes down how many iterations stage 2 comes after: their number is final now."""
+        self.stage2.mkdir(exist_ok=True)
+        write_durably(self.stage2 / "iterations.json", json.dumps(self.config.stage1.iterations) + "\n")
+
+    def _require_iterations(self) -> None:
+        given, note = self.config.stage1.iterations, self.stage2 / "iterations.json"
+        if note.is_file() and (then := int(note.read_text())) != given:
+            raise UserError(
+                f"{self.root}: stage 2 comes after {then} iterations of stage 1, and stage1.iterations is {given}; set it back, "
+                f"or remove {self.stage2}, {self.final} and {self.root / 'measure'} to make them anew"
+            )
+        if self.iteration(given + 1).folder.exists():
+            raise UserError(
+                f"{self.root}: iteration {given + 1} of stage 1 is begun already; stage1.iterations may grow, but not be {given}"
+            )
+
     def _require_same(self) -> None:
         path, now = self.root / "curation.json", fixed(self.config.as_dict())
         if path.is_file():
@@ -179,28 +205,28 @@ def labelled(gold: Sequence[Example]) -> list[Pair]:
 
 
 def fixed(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options that decide what a curation makes, flat, as plain JSON values."""
+    """The options that decide what a curation makes, flat, as plain JSON values; of FILES digests of the contents too."""
     flat: dict[str, Any] = {}
 
     def walk(prefix: str, value: Any) -> None:
+        if prefix in FREE:
+            return
         if isinstance(value, Mapping) and value:
             for name, inner in value.items():
                 walk(f"{prefix}.{name}" if prefix else str(name), inner)
-        elif isinstance(value, list | tuple) and value and isinstance(value[0], Mapping):
-            for inner in value:  # annotators have names
-                walk(f"{prefix}.{inner['name']}", inner)
         else:
             flat[prefix] = value
 
-    walk("", {name: value for name, value in options.items() if name != "out"})
-    free = {name.split(".")[-1] for name in FREE if name.startswith("annotators.")}
-    kept = {
-        name: value
-        for name, value in flat.items()
-        if not any(name == one or name.startswith(f"{one}.") for one in FREE)
-        and not (name.startswith("annotators.") and name.rsplit(".", 1)[-1] in free)
-    }
-    return dict(json.loads(json.dumps(kept)))
+    walk("", {name: value for name, value in options.items() if name != "annotators"})
+    # The order counts: attributes are asked of one after the other.
+    flat["annotators"] = [annotator["name"] for annotator in options["annotators"]]
+    for annotator in options["annotators"]:
+        kept = {name: value for name, value in annotator.items() if name not in FREE_OF_ANNOTATORS}
+        walk(f"annotators.{annotator['name']}", kept)
+    for name in FILES:
+        if (path := flat.get(name)) and Path(path).is_file():
+            flat[f"{name} (contents)"] = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    return dict(json.loads(json.dumps(flat)))
 
 
 def float_column(values: np.ndarray | None, count: int) -> pa.Array:

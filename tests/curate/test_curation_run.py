@@ -8,16 +8,20 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
 from fake_openai import FakeOpenAI
 from rich.console import Console
 from small_curation import config, files_of, people, reply, write_data
 
 from skyrm_jax.comparison import to_record
 from skyrm_jax.curate import passes
-from skyrm_jax.curate.config import CurateConfig, Measure, Stage1
+from skyrm_jax.curate.cli import main as curate_main
+from skyrm_jax.curate.config import CurateConfig, Measure, Stage1, Stage2
+from skyrm_jax.curate.decisions import Rule
 from skyrm_jax.curate.humans.queue import HumanQueue
 from skyrm_jax.curate.measure import ARMS, figures, stage_pairs
 from skyrm_jax.curate.run import run, step_measure, step_preprocess, step_stage1, step_stage2, take_answers
+from skyrm_jax.curate.stage1 import reward_model
 from skyrm_jax.curate.workspace import Workspace
 from skyrm_jax.data.synthetic import generate, oracle, truth
 from skyrm_jax.errors import Interrupted, UserError
@@ -117,7 +121,8 @@ def test_stages_are_measured_once(curated: Any, tmp_path: Path, capsys: pytest.C
     work, _, options = curated
     held_out = tmp_path / "held_out.jsonl"
     held_out.write_text("".join(json.dumps(to_record(one)) + "\n" for one in generate(30, 77, most=2)))
-    measured = replace(options, measure=Measure([str(held_out)]), out=str(tmp_path / "out"))
+    raw = replace(options.preprocess, held_out=[str(held_out)])
+    measured = replace(options, measure=Measure([str(held_out)]), preprocess=raw, out=str(tmp_path / "out"))
     copy = Path(measured.out)
     shutil.copytree(work.root, copy)
     (copy / "curation.json").unlink()
@@ -147,9 +152,100 @@ def test_other_options_are_refused(curated: Any) -> None:
     _, _, options = curated
     with pytest.raises(UserError, match="begun with another seed"):
         run(CurateConfig(**{**vars(options), "seed": 3}), Console(quiet=True))
-    with pytest.raises(UserError, match="stage 1 has not finished iteration 2"):
-        more = CurateConfig(**{**vars(options), "stage1": Stage1(iterations=2, first=40, pairs=24)})
-        step_stage2(Workspace(more), Console(quiet=True))
+    more = replace(options, stage1=Stage1(iterations=2, first=40, pairs=24))
+    with pytest.raises(UserError, match="stage 2 comes after 1 iterations"):
+        Workspace(more)
+
+
+def copied(work: Workspace, options: CurateConfig, folder: Path, **changes: Any) -> Workspace:
+    """The same curation in another folder, with other options."""
+    shutil.copytree(work.root, folder)
+    (folder / "curation.json").unlink()
+    return Workspace(replace(options, out=str(folder), **changes))
+
+
+def test_a_curation_may_be_moved(curated: Any, tmp_path: Path) -> None:
+    work, _, options = curated
+    moved = copied(work, options, tmp_path / "out")
+    best = reward_model(moved, 1, moved.iteration(1).model, Console(quiet=True))
+    assert Path(best.checkpoint).is_relative_to(tmp_path / "out") and Path(best.checkpoint).is_dir()
+
+
+def test_nothing_goes_on_from_half_a_step(curated: Any, tmp_path: Path) -> None:
+    work, _, options = curated
+    raw = replace(options.preprocess, held_out=["h.jsonl"])
+    half = copied(work, options, tmp_path / "out", measure=Measure(["h.jsonl"]), preprocess=raw)
+    passes.parts(half.stage2 / "decisions")[-1].unlink()
+    with pytest.raises(UserError, match="not all pairs are decided on yet; run the step stage2"):
+        step_measure(half, Console(quiet=True))
+    half.iteration(1).summary.unlink()
+    with pytest.raises(UserError, match="stage 1 has not finished iteration 1"):
+        step_stage2(half, Console(quiet=True))
+
+
+def test_without_people_by_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_data(tmp_path, 60)
+    file = tmp_path / "curation.yaml"
+    with FakeOpenAI(reply) as server:
+        options = config(
+            tmp_path,
+            server.url,
+            humans=None,
+            stage1=Stage1(iterations=1, first=20, pairs=20, silver="relabelled"),
+            stage2=Stage2(Rule(keep="best_or_annotators", band=0.3)),
+        )
+        file.write_text(yaml.safe_dump(options.as_dict()))
+        for step in ("preprocess", "attributes", "stage1", "stage2", "report"):
+            curate_main([step, "--config", str(file)])
+        asked = len(server.bodies)
+        curate_main(["run", "--config", str(file)])
+        assert len(server.bodies) == asked
+    work = Workspace(options)
+    pool = passes.all_pairs(work.pool)
+    assert len(work.silver(1)) == 20 and all(truth(pair.comparison())[0] for pair in work.silver(1))
+    assert any(pair.id not in work.selected_ids(1) for pair in work.silver(1)), "some are turned round"
+    assert sum(len(table(part)) for part in passes.parts(work.attributes)) == len(pool)
+    decisions = [row for part in passes.parts(work.stage2 / "decisions") for row in table(part)]
+    assert {row["gold"] for row in decisions} == {None} and {row["human"] for row in decisions} == {None}
+    assert {row["decision"] for row in decisions} >= {"kept", "flipped"}
+    assert not (work.stage2 / "gold").exists() and (work.root / "report.html").is_file()
+    assert "report.html" in capsys.readouterr().out
+
+
+def test_an_annotator_that_is_gone_is_waited_for(tmp_path: Path) -> None:
+    write_data(tmp_path, 30)
+    quiet = Console(quiet=True)
+    with FakeOpenAI(reply) as server, FakeOpenAI(reply) as other:
+        annotators = [
+            replace(one, base_url=url, retries=0)
+            for one, url in zip(config(tmp_path, server.url).annotators, (server.url, other.url), strict=True)
+        ]
+        options = config(
+            tmp_path,
+            server.url,
+            annotators=annotators,
+            humans=None,
+            attributes=None,
+            stage1=Stage1(iterations=0, first=20),
+            stage2=Stage2(Rule(keep="best_or_annotators")),
+        )
+        work = Workspace(options)
+        step_preprocess(work, quiet)
+        other.dies_after = 5
+        with pytest.raises(UserError, match=r"votes: \d+ of 80 votes are missing, as annotators were given up \(b: "):
+            step_stage1(work, quiet)
+        assert not work.iteration(0).file("labels").exists()
+        paid = len(server.answered)
+        # Without it, if that is wanted, or when it is back: nobody is asked twice.
+        without = copied(work, options, tmp_path / "without", votes=replace(options.votes, absent="pass"))
+        step_stage1(without, quiet)
+        assert {row["failed"] for row in table(without.iteration(0).file("labels"))} >= {2}
+        with FakeOpenAI(reply) as back:
+            moved = [annotators[0], replace(annotators[1], base_url=back.url)]
+            step_stage1(Workspace(replace(options, annotators=moved)), quiet)
+            assert len(back.answered) + len(other.answered) == 40
+        assert {row["failed"] for row in table(work.iteration(0).file("labels"))} == {0}
+        assert len(server.answered) == paid == 40
 
 
 def test_without_people_it_waits_for_their_answers(tmp_path: Path) -> None:

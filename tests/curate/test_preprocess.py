@@ -353,10 +353,20 @@ def test_what_is_finished_is_not_made_again(
             run(tmp_path / "out", replace(options, **changes))  # type: ignore[arg-type]
     with (tmp_path / "data" / "b.jsonl").open("a") as file:
         file.write("\n")
-    with pytest.raises(UserError, match="sources that have changed since"):
+    with pytest.raises(UserError, match=r"other files \(preprocess\.sources\) than there are now"):
         run(tmp_path / "out", options)
     for path in (tmp_path / "data").iterdir():
         path.unlink()
+    assert run(tmp_path / "out", options) == report
+    assert options.benchmarks is not None
+    (extra := Path(options.benchmarks) / "more.jsonl").write_text("{}\n")
+    with pytest.raises(UserError, match=r"other files \(preprocess\.benchmarks\)"):
+        run(tmp_path / "out", options)
+    extra.unlink()
+    (held_out := tmp_path / options.held_out[0]).write_text(held_out.read_text() + "\n")
+    with pytest.raises(UserError, match=r"other files \(preprocess\.held_out\)"):
+        run(tmp_path / "out", options)
+    held_out.unlink()
     assert run(tmp_path / "out", options) == report
     assert contents(tmp_path / "out") == before
 

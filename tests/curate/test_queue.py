@@ -72,7 +72,7 @@ def test_no_probability_no_place_in_the_queue() -> None:
 
 @pytest.mark.parametrize("wrong", [{"budget": 0}, {"annotators": 0}])
 def test_options_name_the_field_at_fault(wrong: dict[str, int]) -> None:
-    with pytest.raises(UserError, match=rf"queue\.{next(iter(wrong))} must be at least 1"):
+    with pytest.raises(UserError, match=rf"humans\.{next(iter(wrong))} must be at least 1"):
         HumanQueue(**wrong)
 
 

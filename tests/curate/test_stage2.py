@@ -82,6 +82,17 @@ def test_pairs_land_where_they_belong(tmp_path: Path) -> None:
         assert (row["by"], row["decision"]) == (rows[id]["by"], rows[id]["decision"])
 
 
+def test_a_part_without_a_pair_to_train_on_gives_no_file(tmp_path: Path) -> None:
+    part = replace(write_part(tmp_path, 0), rule=Rule(keep="annotators"), gold=None, labels=None)
+    rows = pq.read_table(part.earlier).to_pylist()
+    write = [row | {"human": "none"} for row in rows]
+    pq.write_table(pa.Table.from_pylist(write, pq.read_schema(part.earlier)), part.earlier)
+    part.filtered.write_text("of an earlier run")
+    assert decide_part(part) == 64
+    assert set(pq.read_table(part.decisions)["decision"].to_pylist()) == {"discarded"}
+    assert not part.filtered.exists() and not part.corrected.exists()
+
+
 def test_scores_of_other_pairs_are_refused(tmp_path: Path) -> None:
     part, other = write_part(tmp_path / "a", 0), write_part(tmp_path / "b", 1)
     with pytest.raises(UserError, match="holds the scores of other pairs"):

@@ -74,7 +74,6 @@ def call(annotator: str = "model-a", purpose: str = "judge", **other: Any) -> di
         "annotator": annotator,
         "purpose": purpose,
         "calls": 4_025,
-        "cached": 0,
         "retries": 31,
         "statuses": {"invalid": 20, "lost": 4, "ok": 3_990, "rate_limited": 11},
         "input_tokens": 5_000_123,

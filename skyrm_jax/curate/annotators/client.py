@@ -49,7 +49,7 @@ _TOO_LONG = re.compile(
     r"|longer than the (model|maximum)",
     re.IGNORECASE,
 )
-_EMPTY = re.compile(r"insufficient[ _](quota|balance|credit|funds)|billing|payment required", re.IGNORECASE)
+_EMPTY = re.compile(r"insufficient[ _](quota|balance|credit|funds)|payment required", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ class HumanQueue:
         """Raises UserError naming the field."""
         for name in ("budget", "annotators"):
             if getattr(self, name) < 1:
-                raise UserError(f"queue.{name} must be at least 1, not {getattr(self, name)}")
+                raise UserError(f"humans.{name} must be at least 1, not {getattr(self, name)}")
 
 
 @dataclass(frozen=True, slots=True)
