@@ -98,7 +98,9 @@ class Logs:
         run_page(self.folder, self._config.as_dict(), self._steps, self._began)
 
     def _draw_plot(self) -> None:
-        training_plot(self.folder / METRICS_FILE, self.folder / PLOT)
+        metrics = self.folder / METRICS_FILE
+        if metrics.stat().st_size:  # before the first record that is kept there is nothing to draw
+            training_plot(metrics, self.folder / PLOT)
 
     def _copy(self, files: Sequence[Path]) -> None:
         for file in files:
