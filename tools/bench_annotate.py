@@ -45,6 +45,7 @@ from skyrm_jax.curate.attributes import CATEGORIES, Attributes
 
 CHECKS = 100
 COMMAND = [sys.executable, "-m", "skyrm_jax.annotate", "--store"]
+FORM = re.compile(r'<form[^>]* action="/answer".*?</form>', re.DOTALL)
 FIELD = re.compile(r'name="(csrf|lease)" value="([^"]+)"')
 
 
@@ -55,7 +56,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--turns", type=int, default=200, help="answers of the one annotator who is timed")
     parser.add_argument("--people", type=int, default=50, help="annotators at once")
     parser.add_argument("--each", type=int, default=20, help="answers of each of them")
-    parser.add_argument("--scratch", type=Path, help="where a temporary folder of about 6 KB an item may be made")
+    parser.add_argument("--scratch", type=Path, help="where a temporary folder of about 9 KB an item may be made")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--limit", type=Path, help=argparse.SUPPRESS)  # the page that the other program serves
     args = parser.parse_args(arguments)
@@ -93,9 +94,11 @@ def filled(folder: Path, items: int, answers: int) -> dict[str, float]:
     for name, count, answered in (("checks", CHECKS, CHECKS), ("many", answers + items, answers)):
         with (folder / f"{name}.jsonl").open("w") as file:
             file.writelines(json.dumps(row) + "\n" for row in lines(name, count, answered))
+    environment = os.environ | {"TMPDIR": str(folder), "SQLITE_TMPDIR": str(folder)}
     began = time.perf_counter()
     for arguments in (["checks.jsonl", "--gold"], ["many.jsonl"]):
-        subprocess.run([*COMMAND, "store", "import", *arguments], cwd=folder, check=True, stdout=subprocess.DEVNULL)
+        command = [*COMMAND, "store", "import", *arguments]
+        subprocess.run(command, cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL)
     seconds = time.perf_counter() - began
     size = (folder / "many.jsonl").stat().st_size
     for name in ("checks", "many"):
@@ -204,8 +207,11 @@ class Person:
 
     async def answer(self) -> None:
         """Answers the item on the page, and gets the next."""
+        found = FORM.search(self.page)
+        if found is None:
+            raise SystemExit(f"there is no form for an answer on {self.name}'s page: {self.page[:500]}")
         form = {
-            **dict(FIELD.findall(self.page)),
+            **dict(FIELD.findall(found[0])),
             "choice": CHOICES[len(self.acknowledged) % len(CHOICES)],
             "seconds": "1",
         }

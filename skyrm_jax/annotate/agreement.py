@@ -2,10 +2,12 @@
 
 Verdicts are taken as they were given, of candidates 1 and 2, never of the label, which nobody knows who answers.
 Adjudications are left out where people are compared: adjudicators get just the items on which others disagree.
+Of what each person says of gold checks only whole tens count there: who looks at the figures after each answer is not to
+read off them which item was one.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from statistics import median
@@ -20,6 +22,9 @@ from skyrm_jax.annotate.values import AnswerRow, FlagRow
 from skyrm_jax.curate.humans.batch import UNDECIDABLE, VERDICTS
 
 SCALE = (-2, -1, 0, 1, 2)
+
+CHECKS = 10
+"""Gold checks of a person after which the next ones count."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +82,7 @@ class Person:
     Attributes:
         category: "" for all.
         alpha: Krippendorff's for verdicts, on the items that they answered, over all who did.
-        gold: right verdicts on gold checks.
+        gold: right verdicts on gold checks, of which whole tens count.
         left: answers for the left one of those for either side, given here.
         side_p: how probable so one-sided a share of left is by chance; None without such answers.
         median_seconds: of active time an answer.
@@ -109,19 +114,23 @@ class Agreement:
 
 
 def measure(answers: Iterable[AnswerRow], flags: Iterable[FlagRow] = ()) -> Agreement:
-    """The figures of answers in force, over all categories and in each."""
+    """The figures of answers, which come in the order they were given, over all categories and in each."""
     by_category: dict[str, list[AnswerRow]] = {"": []}
+    checks: dict[str, list[AnswerRow]] = defaultdict(list)
     for answer in answers:
+        if answer.gold is not None:
+            checks[answer.who].append(answer)
         by_category[""].append(answer)
         if answer.category:
             by_category.setdefault(answer.category, []).append(answer)
+    late = {row.answer for rows in checks.values() for row in rows[len(rows) // CHECKS * CHECKS :]}
     flagged = Counter((flag.who, category) for flag in flags for category in {"", flag.category})
     alphas, kappas, people = [], [], []
     for category in sorted(by_category):
         rows = by_category[category]
         items: dict[str, list[AnswerRow]] = defaultdict(list)
         for row in rows:
-            if row.origin != "adjudication":
+            if row.origin != "adjudication" and row.answer not in late:
                 items[row.item].append(row)
         several = [one for one in items.values() if len(one) > 1]
         alphas.append(_alphas(category, several))
@@ -130,7 +139,7 @@ def measure(answers: Iterable[AnswerRow], flags: Iterable[FlagRow] = ()) -> Agre
         for row in rows:
             whose[row.who].append(row)
         names = sorted({*whose, *(who for who, where in flagged if where == category)})
-        people += [_person(who, category, whose[who], several, flagged[who, category]) for who in names]
+        people += [_person(who, category, whose[who], several, late, flagged[who, category]) for who in names]
     return Agreement(alphas, kappas, people)
 
 
@@ -191,10 +200,15 @@ def _kappas(category: str, items: Iterable[Sequence[AnswerRow]]) -> list[Kappa]:
 
 
 def _person(
-    who: str, category: str, rows: Sequence[AnswerRow], several: Iterable[Sequence[AnswerRow]], flags: int
+    who: str,
+    category: str,
+    rows: Sequence[AnswerRow],
+    several: Iterable[Sequence[AnswerRow]],
+    late: Container[int],
+    flags: int,
 ) -> Person:
     theirs = [[row.verdict for row in one] for one in several if any(row.who == who for row in one)]
-    gold = [row.verdict == row.gold for row in rows if row.gold is not None]
+    gold = [row.verdict == row.gold for row in rows if row.gold is not None and row.answer not in late]
     # What was answered elsewhere does not say which candidate was on the left.
     sides = [side(row.verdict, row.swapped) for row in rows if row.origin != "imported"]
     left, sided = sides.count("left"), sum(one != UNDECIDABLE for one in sides)

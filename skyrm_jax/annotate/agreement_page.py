@@ -2,8 +2,8 @@
 
 import re
 import threading
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from markupsafe import Markup
@@ -15,10 +15,19 @@ from skyrm_jax.report.page_style import drawn
 from skyrm_jax.report.style import BLUE, GREEN, GREY, ORANGE, PURPLE
 
 MOST_DRAWN = 24
-"""People in a drawing; tables have all."""
+"""People, or pairs of them, in a drawing; tables have all."""
 
 _DRAWING = threading.Lock()
 """matplotlib's settings are those of the whole process."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plot:
+    """A drawing of the first `shown` of `total` rows."""
+
+    svg: Markup
+    shown: int
+    total: int
 
 
 def agreement_json(store: Store) -> dict[str, Any]:
@@ -37,8 +46,8 @@ def agreement_page(store: Store) -> dict[str, Any]:
         "people": overall,
         "by_category": {one.who: [p for p in categories if p.who == one.who] for one in overall},
         "kappas": [kappa for kappa in found.kappas if not kappa.category],
-        "plots": _plots(found, overall[:MOST_DRAWN]),
-        "drawn": MOST_DRAWN,
+        "plots": _plots(found, overall),
+        "review": store.options.review,
     }
 
 
@@ -49,7 +58,8 @@ def without_styles(svg: Markup) -> Markup:
 
 
 def _measured(store: Store) -> Agreement:
-    return measure(store.answers(), store.flags())
+    # Who is shown the label after the answer may give it anew, and would agree with it then.
+    return measure(store.answers(first=store.options.review), store.flags())
 
 
 def _attributes(style: str) -> str:
@@ -62,22 +72,26 @@ def _attributes(style: str) -> str:
     return "".join(made)
 
 
-def _plots(found: Agreement, people: Sequence[Person]) -> dict[str, Markup]:
+def _plots(found: Agreement, people: Sequence[Person]) -> dict[str, Plot]:
     """The drawings that there are figures for."""
-    made: dict[str, Markup] = {}
+    alphas = [alpha for alpha in found.alphas if alpha.nominal is not None or alpha.ordinal is not None]
+    kappas = [kappa for kappa in found.kappas if not kappa.category and kappa.kappa is not None]
+    gold = [(one.who, one.gold) for one in people if one.gold.n]
+    sides = [(one.who, one.left) for one in people if one.left.n]
+    pace = [(one.who, one.median_seconds) for one in people if one.median_seconds is not None]
+    made: dict[str, Plot] = {}
+
+    def add(name: str, plot: Callable[[Sequence[Any]], Markup], rows: Sequence[object]) -> None:
+        if rows:
+            made[name] = Plot(without_styles(plot(rows[:MOST_DRAWN])), min(len(rows), MOST_DRAWN), len(rows))
+
     with _DRAWING:
-        alphas = [alpha for alpha in found.alphas if alpha.nominal is not None or alpha.ordinal is not None]
-        if alphas:
-            made["alpha"] = _alpha_plot(alphas)
-        if kappas := [k for k in found.kappas if not k.category and k.kappa is not None][:MOST_DRAWN]:
-            made["kappa"] = _kappa_plot(kappas)
-        if gold := [(p.who, p.gold) for p in people if p.gold.n]:
-            made["gold"] = _share_plot(gold, GREEN, "gold", "right on gold checks, %", None)
-        if sides := [(p.who, p.left) for p in people if p.left.n]:
-            made["side"] = _share_plot(sides, PURPLE, "side", "for the left among sided answers, %", 50)
-        if pace := [(p.who, p.median_seconds) for p in people if p.median_seconds is not None]:
-            made["pace"] = _pace_plot(pace)
-    return {name: without_styles(plot) for name, plot in made.items()}
+        add("alpha", _alpha_plot, alphas)
+        add("kappa", _kappa_plot, kappas)
+        add("gold", lambda rows: _share_plot(rows, GREEN, "gold", "right on gold checks, %", None), gold)
+        add("side", lambda rows: _share_plot(rows, PURPLE, "side", "for the left among sided answers, %", 50), sides)
+        add("pace", _pace_plot, pace)
+    return made
 
 
 def _alpha_plot(alphas: Sequence[Alpha]) -> Markup:

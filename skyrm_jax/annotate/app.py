@@ -1,6 +1,6 @@
 """The routes of the page: what each request does with the store, and what is answered."""
 
-import time
+import sqlite3
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from skyrm_jax.annotate.agreement_page import agreement_json, agreement_page
 from skyrm_jax.annotate.forms import given_of, read_form
 from skyrm_jax.annotate.guard import Guard, Hosts, is_same_origin
 from skyrm_jax.annotate.login import DAYS, Session, Sessions
-from skyrm_jax.annotate.pages import DONE, REFUSALS, VIEWS, filled_of, messages_of, render, texts_of
+from skyrm_jax.annotate.pages import DONE, REFUSALS, VIEWS, filled_of, messages_of, render, texts_of, written
 from skyrm_jax.annotate.store import Store
 from skyrm_jax.annotate.values import Refused, Shown
 from skyrm_jax.errors import UserError
@@ -27,6 +27,8 @@ Form = Mapping[str, str]
 
 RECENT = 100
 """Answers that a person's list holds."""
+MOST_PING = 60.0
+"""Seconds after which a page says again that somebody is at work there, at most."""
 
 
 def create_app(store: Store, secret: bytes, hosts: Hosts, tokens: bool) -> ASGIApp:
@@ -37,6 +39,8 @@ def create_app(store: Store, secret: bytes, hosts: Hosts, tokens: bool) -> ASGIA
         tokens: to log in takes a token; otherwise any name will do, and everybody may see the agreement.
     """
     site = _Site(store, Sessions(store, secret, tokens))
+    handlers: dict[Any, Any] = {HTTPException: _failed, Refused: _refused, Exception: _broken}
+    handlers[sqlite3.OperationalError] = _busy
     app = Starlette(
         routes=[
             Route("/", site.next),
@@ -48,6 +52,7 @@ def create_app(store: Store, secret: bytes, hosts: Hosts, tokens: bool) -> ASGIA
             Route("/explain", site.posted(site.explain), methods=["POST"]),
             Route("/flag", site.posted(site.flag), methods=["POST"]),
             Route("/undo", site.posted(site.undo), methods=["POST"]),
+            Route("/ping", site.posted(site.ping), methods=["POST"]),
             Route("/history", site.history),
             Route("/agreement", site.agreement),
             Route("/agreement.json", site.agreement_json),
@@ -55,7 +60,7 @@ def create_app(store: Store, secret: bytes, hosts: Hosts, tokens: bool) -> ASGIA
             Route("/healthz", lambda _: PlainTextResponse("ok")),
             Mount("/static", StaticFiles(directory=Path(__file__).parent / "static")),
         ],
-        exception_handlers={HTTPException: _failed, Refused: _refused, Exception: _broken},  # type: ignore[dict-item]
+        exception_handlers=handlers,
     )
     return Guard(app, hosts)
 
@@ -135,7 +140,8 @@ class _Site:
         return self._page("login.html.jinja", None, request, status=status, error=error, tokens=self._sessions.tokens)
 
     async def logout(self, request: Request) -> Response:
-        await self._form(request)
+        session, _ = await self._form(request)
+        self._sessions.end(session)
         response = RedirectResponse("/login", 303)
         response.delete_cookie(self._sessions.cookie)
         return response
@@ -143,7 +149,7 @@ class _Site:
     def posted(self, act: Callable[[Request, Session, Form], Response]) -> Callable[[Request], Awaitable[Response]]:
         """The route of a form that changes something: it has to come from a page of ours, by who is logged in.
 
-        What cannot be kept as it was filled in comes back, with the reason.
+        What cannot be kept comes back as it was written, with the reason: in the form, if it can be mended there.
         """
 
         async def route(request: Request) -> Response:
@@ -154,19 +160,18 @@ class _Site:
             try:
                 return act(request, session, form)
             except Refused as refused:
-                if refused.reason != "invalid" or _wants_json(request):
+                if _wants_json(request):
                     raise
-                shown = self._store.show(session.annotator.name, form.get("lease", ""))
-                return self._shown(session, shown, request, form, str(refused))
+                return self._returned(session, request, form, refused)
 
         return route
 
     def answer(self, request: Request, session: Session, form: Form) -> Response:
-        who, lease = session.annotator.name, form.get("lease", "")
-        shown = self._store.show(who, lease)
-        given = given_of(form, shown.item.attributes, max(0.0, time.time() - shown.shown_at))
-        recorded = self._store.answer(who, lease, given)
-        return RedirectResponse("/?did=answered" if recorded.revealed is None else f"/item/{lease}?did=answered", 303)
+        lease = form.get("lease", "")
+        recorded = self._store.answer(session.annotator.name, lease, given_of(form))
+        revealed = recorded.revealed
+        reveals = revealed is not None and (revealed.machine is not None or revealed.opinions)
+        return RedirectResponse(f"/item/{lease}?did=answered" if reveals else "/?did=answered", 303)
 
     def explain(self, request: Request, session: Session, form: Form) -> Response:
         self._store.explain(session.annotator.name, form.get("lease", ""), form.get("why", "").strip())
@@ -177,12 +182,19 @@ class _Site:
         return RedirectResponse("/?did=flagged", 303)
 
     def undo(self, request: Request, session: Session, form: Form) -> Response:
-        return RedirectResponse(f"/item/{self._store.undo(session.annotator.name).lease}?did=undone", 303)
+        again = self._store.undo(session.annotator.name, form.get("lease", ""))
+        return RedirectResponse(f"/item/{again.lease}?did=undone", 303)
+
+    def ping(self, request: Request, session: Session, form: Form) -> Response:
+        """Somebody is at work on an item."""
+        self._store.renew(session.annotator.name, form.get("lease", ""))
+        return Response(status_code=204)
 
     def _shown(
         self, session: Session, shown: Shown, request: Request, form: Form | None = None, error: str = ""
     ) -> Response:
         """The page of an item; with what was posted and why it was refused, if it was."""
+        form = form or {}
         view = next((view for view in VIEWS if view == request.query_params.get("view")), VIEWS[0])
         return self._page(
             "answered.html.jinja" if shown.answered else "item.html.jinja",
@@ -191,10 +203,21 @@ class _Site:
             status=409 if error else 200,
             shown=shown,
             texts=texts_of(shown, view),
-            filled=filled_of(shown, form or shown.past),
-            form=form or {},
+            # The forms of flags and rationales hold nothing of the answer's.
+            filled=filled_of(shown, form if request.url.path == "/answer" else shown.past),
+            form=form,
             error=error,
+            draft=self._sessions.draft(session, shown.item.item),
+            ping_seconds=min(MOST_PING, self._store.options.lease_seconds / 5),
         )
+
+    def _returned(self, session: Session, request: Request, form: Form, refused: Refused) -> Response:
+        """What was posted and refused, in its form again if it can be mended there."""
+        if refused.reason == "invalid":
+            shown = self._store.show(session.annotator.name, form.get("lease", ""))
+            return self._shown(session, shown, request, form, str(refused))
+        values = {"title": REFUSALS[refused.reason], "message": str(refused), "written": written(form)}
+        return self._page("said.html.jinja", session, request, 409, **values)
 
     def _page(
         self, template: str, session: Session | None, request: Request, status: int = 200, **values: Any
@@ -205,6 +228,7 @@ class _Site:
             session=session,
             sees_agreement=session is not None and sees,
             progress=None if session is None else self._store.progress(session.annotator.name),
+            last=None if session is None else self._store.last(session.annotator.name),
             did=DONE.get(request.query_params.get("did", ""), ""),
             **values,
         )
@@ -244,7 +268,9 @@ def _said(request: Request, status: int, title: str, message: str, reason: str =
     if _wants_json(request):
         return JSONResponse({"refused": reason or title, "message": message}, status)
     html = render(
-        "said.html.jinja", title=title, message=message, session=None, progress=None, did="", sees_agreement=False
+        "said.html.jinja",
+        **{"title": title, "message": message, "written": {}, "did": ""},
+        **{"session": None, "progress": None, "last": None, "sees_agreement": False},
     )
     return HTMLResponse(html, status)
 
@@ -258,6 +284,15 @@ def _failed(request: Request, error: HTTPException) -> Response:
 
 def _refused(request: Request, refused: Refused) -> Response:
     return _said(request, 409, REFUSALS[refused.reason], str(refused), refused.reason)
+
+
+def _busy(request: Request, error: sqlite3.OperationalError) -> Response:
+    if not any(word in str(error) for word in ("locked", "busy")):
+        raise error
+    message = "Something else, such as an import, has the store. Nothing of this was kept: go back and try again."
+    response = _said(request, 503, "The store is busy", message)
+    response.headers["retry-after"] = "5"
+    return response
 
 
 def _broken(request: Request, error: Exception) -> Response:

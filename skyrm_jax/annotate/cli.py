@@ -1,14 +1,22 @@
 """`skyrm annotate --store DIR`: serve the page, bring batches in, take answers out, let people in."""
 
 import argparse
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from skyrm_jax.annotate.store import Store
+from skyrm_jax.annotate.values import Role, Waits
 from skyrm_jax.errors import UserError
 
 PORT = 8765
+
+_WAITS: dict[Waits, str] = {
+    "flag": "to flagged pairs, which an adjudicator is to look at",
+    "split": "to pairs on which people disagree, which an adjudicator is to decide",
+    "reason": "without the reason that is due",
+}
 
 HANDING = ("overlap", "lease_seconds", "gold_share", "seed", "review")
 
@@ -18,8 +26,8 @@ def parser() -> argparse.ArgumentParser:
     p = argparse.ArgumentParser(
         prog="skyrm annotate",
         description="A page on which people verify preference pairs. Without a command it serves the store DIR.",
-        epilog="`skyrm annotate --store DIR COMMAND --help` explains a command. Commands may be run while the page is served;"
-        " a large import (100,000 items take half a minute) holds up the answers until it is done.",
+        epilog="`skyrm annotate --store DIR COMMAND --help` explains a command. Commands may be run while the page is served:"
+        " people go on answering during an import, and one that was stopped is finished by running it again.",
     )
     p.add_argument("--store", type=Path, required=True, metavar="DIR", help="everything is kept here; made if needed")
     p.add_argument("--host", default="127.0.0.1", help="address to serve at; others than loopback take tokens")
@@ -42,7 +50,12 @@ def parser() -> argparse.ArgumentParser:
         help="show the label after the answer, and ask for a reason where the two differ",
     )
     commands = p.add_subparsers(dest="command", metavar="COMMAND")
-    one = commands.add_parser("import", help="put batches at the end of the queue")
+    one = commands.add_parser(
+        "import",
+        help="put batches at the end of the queue",
+        description="Of a file, objective pairs come before subjective ones, less controversial ones before others, and"
+        " those that are alike in their order. What an import reads lies in a temporary file first (TMPDIR says where).",
+    )
     one.add_argument("files", type=Path, nargs="+", metavar="FILE", help="NAME.jsonl of curation, or Argilla's records")
     one.add_argument(
         "--gold", action="store_true", help="the answers in the files are right: they become hidden checks"
@@ -63,7 +76,9 @@ def parser() -> argparse.ArgumentParser:
     one = commands.add_parser("token", help="let somebody in, or give them a new token")
     one.add_argument("name")
     one.add_argument(
-        "--adjudicator", action="store_true", help="also decides on splits and flags, and sees the agreement"
+        "--adjudicator",
+        action=argparse.BooleanOptionalAction,
+        help="also decides on splits and flags, and sees the agreement (left out: as before)",
     )
     one.set_defaults(act=_token)
     p.set_defaults(act=_serve)
@@ -102,7 +117,10 @@ def _import(store: Store, args: argparse.Namespace) -> None:
 def _export(store: Store, args: argparse.Namespace) -> None:
     from skyrm_jax.annotate.exchange import export_answers, export_argilla
 
-    print((export_argilla if args.argilla else export_answers)(store, args.batch, args.out))
+    done = (export_argilla if args.argilla else export_answers)(store, args.batch, args.out)
+    print(done.path)
+    for waits, count in sorted(done.left_out.items()):
+        print(f"left out: {count:,} answers {_WAITS[waits]}", file=sys.stderr)
 
 
 def _log(store: Store, args: argparse.Namespace) -> None:
@@ -112,4 +130,7 @@ def _log(store: Store, args: argparse.Namespace) -> None:
 
 
 def _token(store: Store, args: argparse.Namespace) -> None:
-    print(store.add_annotator(args.name, "adjudicator" if args.adjudicator else "annotator"))
+    role: Role | None = None
+    if args.adjudicator is not None:
+        role = "adjudicator" if args.adjudicator else "annotator"
+    print(store.add_annotator(args.name, role))

@@ -1,7 +1,7 @@
 """Which words two texts do not share, in bounded time."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
 from itertools import accumulate
@@ -12,7 +12,7 @@ from markupsafe import Markup, escape
 from skyrm_jax.annotate.rendering import visible
 
 MOST = 100_000
-"""Characters of each text that are compared."""
+"""Characters of each side that are compared."""
 STEPS = 5_000_000
 """Of the search for what is shared, about a second's worth; what remains then counts as different."""
 
@@ -21,33 +21,39 @@ _TOKEN = re.compile(r"(\w+|[^\w\s])(\s*)")
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Two texts with the words marked that only one of them has.
+    """Two sides with the words marked that only one of them has.
 
     Attributes:
-        left, right: HTML, safe.
+        left, right: HTML of each text of a side, safe.
         shared: of all words, how many both have; 0 to 1.
         whole: everything was compared as finely as can be.
     """
 
-    left: Markup
-    right: Markup
+    left: tuple[Markup, ...]
+    right: tuple[Markup, ...]
     shared: float
     whole: bool
 
 
-def difference(left: str, right: str, steps: int = STEPS) -> Difference:
-    """Compares words and marks, not the spaces between them."""
-    texts = [visible(text[:MOST]) for text in (left, right)]
-    one, two = ([(match[1], match[2]) for match in _TOKEN.finditer(text)] for text in texts)
-    blocks, finished = _shared([word for word, _ in one], [word for word, _ in two], steps)
-    heads = [text[: len(text) - len(text.lstrip())] for text in texts]
+def difference(left: Sequence[str], right: Sequence[str], steps: int = STEPS) -> Difference:
+    """Compares words and marks, not the spaces between them; each side is a text, or several, one after the other."""
+    sides = [[visible(text) for text in beginnings(texts)] for texts in (left, right)]
+    one, two = ([[(m[1], m[2]) for m in _TOKEN.finditer(text)] for text in texts] for texts in sides)
+    words = [[word for tokens in side for word, _ in tokens] for side in (one, two)]
+    blocks, finished = _shared(words[0], words[1], steps)
     count = sum(size for _, _, size in blocks)
     return Difference(
-        _marked(one, [(i, size) for i, _, size in blocks], heads[0]),
-        _marked(two, [(j, size) for _, j, size in blocks], heads[1]),
-        2 * count / (len(one) + len(two)) if one or two else 1.0,
-        finished and len(left) <= MOST and len(right) <= MOST,
+        _marked(sides[0], one, [(i, size) for i, _, size in blocks]),
+        _marked(sides[1], two, [(j, size) for _, j, size in blocks]),
+        2 * count / (len(words[0]) + len(words[1])) if any(words) else 1.0,
+        finished and all(sum(map(len, texts)) <= MOST for texts in (left, right)),
     )
+
+
+def beginnings(texts: Sequence[str]) -> list[str]:
+    """As much of each text as is compared."""
+    starts = accumulate(map(len, texts), initial=0)
+    return [text[: max(0, MOST - start)] for text, start in zip(texts, starts, strict=False)]
 
 
 def _shared(one: list[str], two: list[str], steps: int) -> tuple[list[tuple[int, int, int]], bool]:
@@ -98,15 +104,27 @@ def _kept(blocks: list[tuple[int, int, int]], one: list[str]) -> list[tuple[int,
     ]
 
 
-def _marked(tokens: list[tuple[str, str]], shared: list[tuple[int, int]], head: str) -> Markup:
-    def pieces() -> Iterator[Markup]:
-        place = 0
-        for start, size in [*shared, (len(tokens), 0)]:
-            if place < start:
-                words = "".join(word + space for word, space in tokens[place:start])
-                bare = words.rstrip()
-                yield Markup("<mark>{}</mark>{}").format(bare, words[len(bare) :])
-            yield escape("".join(word + space for word, space in tokens[start : start + size]))
-            place = start + size
+def _marked(
+    texts: Sequence[str], tokens: Sequence[Sequence[tuple[str, str]]], shared: Sequence[tuple[int, int]]
+) -> tuple[Markup, ...]:
+    """The texts of a side; `shared` has places and sizes of blocks, counted over all of its tokens."""
+    made, first = [], 0
+    for text, own in zip(texts, tokens, strict=True):
+        last = first + len(own)
+        here = [(max(i, first) - first, min(i + size, last) - first) for i, size in shared]
+        head = text[: len(text) - len(text.lstrip())]
+        pieces = Markup("").join(_pieces(own, [(start, end) for start, end in here if start < end]))
+        made.append(Markup('<pre class="plain">{}{}</pre>').format(head, pieces))
+        first = last
+    return tuple(made)
 
-    return Markup('<pre class="plain">{}{}</pre>').format(head, Markup("").join(pieces()))
+
+def _pieces(tokens: Sequence[tuple[str, str]], shared: Sequence[tuple[int, int]]) -> Iterator[Markup]:
+    place = 0
+    for start, end in [*shared, (len(tokens), len(tokens))]:
+        if place < start:
+            words = "".join(word + space for word, space in tokens[place:start])
+            bare = words.rstrip()
+            yield Markup("<mark>{}</mark>{}").format(bare, words[len(bare) :])
+        yield escape("".join(word + space for word, space in tokens[start:end]))
+        place = end

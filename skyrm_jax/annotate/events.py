@@ -5,7 +5,8 @@ be made again from the log (`rebuild`), and nothing is in them of which the log 
 
     imported     a batch                 data: batch, file, items, new, gold
     annotator    somebody new            data: role
-    shown        an item, or for longer  data: swapped, origin, expires, again (after an undo)
+    shown        an item, or for longer, or again after its time was over
+                 data: swapped, origin, expires, again (after an undo)
     answered     data: choice, verdict, swapped, attributes, tools, links, note, seconds, needs_why, imported
     explained    the rationale           data: why
     flagged      data: why
@@ -20,7 +21,7 @@ import sqlite3
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from skyrm_jax.annotate import handing
+from skyrm_jax.annotate import content, handing
 from skyrm_jax.annotate.schema import FLAGGED, GOLD, OPEN, SPLIT
 
 Row = Mapping[str, Any]
@@ -79,14 +80,14 @@ def _write(
 ) -> int:
     cursor = db.execute(
         "INSERT INTO events (time, who, kind, item, lease, data) VALUES (?, ?, ?, ?, ?, ?)",
-        (time, who, kind, item, lease, json.dumps(data, ensure_ascii=False)),
+        (time, who, kind, item, lease, content.as_json(data)),
     )
     assert cursor.lastrowid is not None
     return cursor.lastrowid
 
 
 def _shown(db: sqlite3.Connection, seq: int, time: float, who: str, item: int, lease: str, data: Row) -> None:
-    if db.execute("UPDATE leases SET expires = ? WHERE id = ?", (data["expires"], lease)).rowcount:
+    if db.execute("UPDATE leases SET expires = ?, state = 'live' WHERE id = ?", (data["expires"], lease)).rowcount:
         return
     origin = data["origin"]
     db.execute(
@@ -103,7 +104,7 @@ def _shown(db: sqlite3.Connection, seq: int, time: float, who: str, item: int, l
 
 
 def _answered(db: sqlite3.Connection, seq: int, time: float, who: str, item: int, lease: str, data: Row) -> None:
-    links, attributes = (json.dumps(data[name], ensure_ascii=False) for name in ("links", "attributes"))
+    links, attributes = (content.as_json(data[name]) for name in ("links", "attributes"))
     db.execute(
         "INSERT INTO answers VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, '', 1)",
         (

@@ -9,17 +9,21 @@ Source of the forms: `skyrm_jax.curate.humans`, whose readers and writers do the
 
 import json
 import sqlite3
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 from skyrm_jax.annotate import content, events
+from skyrm_jax.annotate.checking import legal_name
 from skyrm_jax.annotate.schema import GOLD, OPEN
+from skyrm_jax.annotate.staging import Line, Staging, staged
 from skyrm_jax.annotate.store import Store
-from skyrm_jax.annotate.values import AnswerRow
+from skyrm_jax.annotate.values import AnswerRow, Waits
 from skyrm_jax.curate.humans.argilla import answers_of, flat_record, item_in, same_texts
 from skyrm_jax.curate.humans.batch import FIRST, SECOND, UNDECIDABLE, Item, each_origin, paths, placed, read_item
 from skyrm_jax.curate.humans.verified import FIELDS, Answer, parse_answer, read_answers
@@ -28,6 +32,9 @@ from skyrm_jax.report.files import whole
 
 _CHOICES = {FIRST: "left better", SECOND: "right better", UNDECIDABLE: "cannot decide"}
 """What is noted for an answer from elsewhere: candidate 1 counts as the left one, and how much better is not known."""
+
+PAUSE = 0.12
+"""Seconds between two parts of an import: other processes that wait for the database look every 0.1 s."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +52,29 @@ class Taken:
     answers: int
 
 
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What an export has written.
+
+    Attributes:
+        path: the file.
+        answers: in it.
+        left_out: answers that are not, by what they wait for.
+    """
+
+    path: Path
+    answers: int
+    left_out: Mapping[Waits, int]
+
+
 def import_batch(
     store: Store, path: Path, gold: Path | None = None, known: bool = False, overlap: int | None = None
 ) -> Taken:
-    """Puts the items of a file at the end of the queue, in their order; all of them or, after an error, none.
+    """Puts the items of a file at the end of the queue: objective ones first, of these the less controversial ones, and
+    those that are alike in the order of the file. An error in the file leaves the store as it was.
 
-    Items that are there already stay as they are, so that importing again changes nothing.
+    They come in part by part, and who answers meanwhile waits for one part at most. An import that was stopped is
+    finished by running it again: items that are there already stay as they are, so that importing again changes nothing.
 
     Args:
         store: where to.
@@ -64,69 +88,47 @@ def import_batch(
         UserError: a file is missing, a line is no item, an item is there with other content, or an answer contradicts
             one that is there; it names file and line.
     """
-    verdicts = {} if gold is None else _verdicts(read_answers([gold]))
-    keys = _Keys(path)
-    items = new = checks = answers = 0
-    batches: dict[str, int] = {}
-    with store.writing() as db:
-        for place, item, said in _lines(path):
-            known_verdict = _verdicts(said).get((item.batch, item.item)) if known else None
-            known_verdict = verdicts.pop((item.batch, item.item), known_verdict)
-            if item.batch not in batches:
-                batches[item.batch] = _batch(db, item.batch)
-            number, is_new = _put(
-                db, place, item, batches[item.batch], known_verdict, keys.machine(place, item), overlap
-            )
-            items, new, checks = items + 1, new + is_new, checks + (known_verdict is not None)
-            if not known:
-                answers += sum(_take(store, db, number, item, answer) for answer in said)
-        if not items:
-            raise UserError(f"{path}: there is no item in it")
-        for batch, name in verdicts:
-            if batch in batches:
-                raise UserError(
-                    f"{gold}: answers item {name} of batch {batch}, which is not in {path}; remove that line"
-                )
-        db.execute("DELETE FROM tally WHERE state IN (?, ?)", (OPEN, GOLD))
-        db.execute(
-            "INSERT INTO tally SELECT state, count(*) FROM items WHERE state IN (?, ?) GROUP BY state", (OPEN, GOLD)
-        )
-        data = {"batch": ", ".join(batches), "file": path.name, "items": items, "new": new, "gold": checks}
-        events.append(db, store.now(), "", "imported", data=data)
-    return Taken(items, new, checks, answers)
+    with staged() as lines:
+        checks = _read(store, lines, path, gold, known)
+        return _bring_in(store, lines, path.name, checks, overlap)
 
 
-def export_answers(store: Store, batch: str, folder: Path) -> Path:
-    """Writes NAME.answers-annotate.jsonl, which curation reads; its path.
+def export_answers(store: Store, batch: str, folder: Path) -> Exported:
+    """Writes NAME.answers-annotate.jsonl, which curation reads.
 
-    Gold checks, items that are flagged and answers that were withdrawn are left out.
+    Answers to gold checks and those that were withdrawn are left out, and those that wait for something (`Waits`), for
+    they would be taken for the last word.
 
-    Raises UserError if there is no such batch, or no answer to it.
+    Raises UserError if there is no such batch, or no answer to it that can go out.
     """
-    rows = _answers(store, batch)
+    left_out: Counter[Waits] = Counter()
+    rows = _answers(store, batch, left_out)
     first = next(rows, None)
     if first is None:
-        raise UserError(f"batch {batch}: nobody has answered any of it yet; export it later")
+        waiting = f"the {left_out.total()} answers to it still wait for an adjudicator or a reason" if left_out else ""
+        raise UserError(f"batch {batch}: {waiting or 'nobody has answered any of it yet'}; export it later")
     path = folder / f"{batch}.answers-annotate.jsonl"
     count = _write(path, (json.dumps(_row(_answer(row)), ensure_ascii=False) for row in chain([first], rows)))
     store.note_export(batch, path.name, count)
-    return path
+    return Exported(path, count, left_out)
 
 
-def export_argilla(store: Store, batch: str, folder: Path) -> Path:
+def export_argilla(store: Store, batch: str, folder: Path) -> Exported:
     """Writes NAME.argilla.json: all the batch's items but gold checks, and their answers, as Argilla gives them back.
 
-    Raises UserError if there is no such batch.
+    The same answers are left out as by `export_answers`. Raises UserError if there is no such batch.
     """
+    left_out: Counter[Waits] = Counter()
     said: dict[str, list[Answer]] = {}
-    for row in _answers(store, batch):
+    for row in _answers(store, batch, left_out):
         said.setdefault(row.item, []).append(_answer(row))
     path = folder / f"{batch}.argilla.json"
     records = (flat_record(rank, item, said.get(item.item, ())) for rank, item in enumerate(store.items(batch), 1))
     lines = (("," if rank else "") + json.dumps(record) for rank, record in enumerate(records))
     _write(path, chain("[", lines, "]"))
-    store.note_export(batch, path.name, sum(map(len, said.values())))
-    return path
+    count = sum(map(len, said.values()))
+    store.note_export(batch, path.name, count)
+    return Exported(path, count, left_out)
 
 
 def export_events(store: Store, path: Path) -> int:
@@ -183,48 +185,106 @@ class _Keys:
         raise UserError(f"{place}: item {item.item} is not in {self._key}, or in another order; write the batch again")
 
 
+def _read(store: Store, lines: Staging, path: Path, gold: Path | None, known: bool) -> int:
+    """Reads a file, and finds fault with it if there is any; how many gold checks it names. The store stays as it is."""
+    verdicts = {} if gold is None else _verdicts(read_answers([gold]))
+    keys = _Keys(path)
+    batches: set[str] = set()
+    checks = 0
+    for place, item, said in _lines(path):
+        verdict = _verdicts(said).get((item.batch, item.item)) if known else None
+        verdict = verdicts.pop((item.batch, item.item), verdict)
+        line = Line(place, item, verdict, keys.machine(place, item), () if known else tuple(map(_named, said)))
+        if earlier := lines.earlier(item.item):
+            _require_same(line, earlier.item, earlier.gold, earlier.machine, f"stands at {earlier.place}")
+        for answer in line.answers:
+            if (one := lines.first_said(answer)).verdict != answer.verdict:
+                raise UserError(
+                    f"{one.place} and {answer.place}: {answer.annotator} gives two answers to item {item.item}; "
+                    "remove the one that does not count"
+                )
+        with store.reading() as db:
+            number = _find(db, line)
+            if number is not None:
+                for answer in line.answers:
+                    _is_there(db, number, answer)
+        lines.add(line)
+        batches.add(item.batch)
+        checks += verdict is not None
+    if not batches:
+        raise UserError(f"{path}: there is no item in it")
+    for batch, name in verdicts:
+        if batch in batches:
+            raise UserError(f"{gold}: answers item {name} of batch {batch}, which is not in {path}; remove that line")
+    return checks
+
+
+def _bring_in(store: Store, lines: Staging, file: str, checks: int, overlap: int | None) -> Taken:
+    """Puts lines into the store, some at a time; the event comes with the last of them."""
+    new = answers = done = 0
+    batches: dict[str, int] = {}
+    for part in lines.parts():
+        if done:
+            sleep(PAUSE)
+        with store.writing() as db:
+            added: Counter[int] = Counter()
+            for line in part:
+                if line.item.batch not in batches:
+                    batches[line.item.batch] = _batch(db, line.item.batch)
+                number = _find(db, line)
+                if number is None:
+                    state = OPEN if line.gold is None else GOLD
+                    number = _add(db, line, batches[line.item.batch], state, overlap)
+                    added[state] += 1
+                else:
+                    db.execute("UPDATE items SET machine = coalesce(machine, ?) WHERE id = ?", (line.machine, number))
+                answers += sum(_take(store, db, number, line.item, answer) for answer in line.answers)
+            db.executemany(
+                "INSERT INTO tally VALUES (?, ?) ON CONFLICT DO UPDATE SET n = n + excluded.n", added.items()
+            )
+            new, done = new + added.total(), done + len(part)
+            if done == lines.count:
+                data = {"batch": ", ".join(batches), "file": file, "items": done, "new": new, "gold": checks}
+                events.append(db, store.now(), "", "imported", data=data)
+    return Taken(done, new, checks, answers)
+
+
+def _named(answer: Answer) -> Answer:
+    """An answer with the name that its annotator has in the store; raises UserError if nobody can have it."""
+    try:
+        return replace(answer, annotator=legal_name(answer.annotator))
+    except UserError as error:
+        raise UserError(f"{answer.place}: annotator: {error}") from None
+
+
 def _batch(db: sqlite3.Connection, name: str) -> int:
     db.execute("INSERT INTO batches (name) VALUES (?) ON CONFLICT DO NOTHING", (name,))
     number: int = db.execute("SELECT id FROM batches WHERE name = ?", (name,)).fetchone()[0]
     return number
 
 
-def _put(
-    db: sqlite3.Connection,
-    place: str,
-    item: Item,
-    batch: int,
-    gold: str | None,
-    machine: str | None,
-    overlap: int | None,
-) -> tuple[int, bool]:
-    """The id of an item in the store, and whether it is new there."""
-    category = "" if item.attributes is None else item.attributes.task_category
-    added = db.execute(
-        """INSERT INTO items (name, batch, category, overlap, gold, machine, state, slots)
-           VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, iif(?5 IS NULL, coalesce(?4, (SELECT overlap FROM options)), 0))
-           ON CONFLICT (name) DO NOTHING""",
-        (item.item, batch, category, overlap, gold, machine, OPEN if gold is None else GOLD),
-    )
-    text = content.text(item)
-    if added.rowcount:
-        assert added.lastrowid is not None
-        db.execute("INSERT INTO texts VALUES (?, ?)", (added.lastrowid, text))
-        return added.lastrowid, True
-    number, there, its_gold, its_machine = db.execute(
-        "SELECT id, content, gold, machine FROM items JOIN texts ON item = id WHERE name = ?", (item.item,)
+def _find(db: sqlite3.Connection, line: Line) -> int | None:
+    """The id of a line's item in the store, None if it is new there; raises UserError if it is another one."""
+    row = db.execute(
+        "SELECT id, content, gold, machine FROM items JOIN texts ON item = id WHERE name = ?", (line.item.item,)
     ).fetchone()
-    if there != text and not _is_record_of(item, content.parse(there)):
-        raise UserError(
-            f"{place}: item {item.item} is in the store with other content; give the changed one another name"
-        )
-    if gold not in (None, its_gold):
-        what = "an ordinary item" if its_gold is None else f"a gold check with verdict {its_gold!r}"
-        raise UserError(f"{place}: item {item.item} is in the store as {what}; import it as that")
-    if None not in (machine, its_machine) and machine != its_machine:
-        raise UserError(f"{place}: item {item.item} is in the store with another label; put back the key it came with")
-    db.execute("UPDATE items SET machine = coalesce(machine, ?) WHERE id = ?", (machine, number))
-    return number, False
+    if row is None:
+        return None
+    number, text, gold, machine = row
+    _require_same(line, content.parse(text), gold, machine, "is in the store")
+    return int(number)
+
+
+def _require_same(line: Line, there: Item, gold: str | None, machine: str | None, where: str) -> None:
+    """Raises UserError unless the item of a line is the one of its name that was there before."""
+    item = f"{line.place}: item {line.item.item} {where}"
+    if line.item != there and not _is_record_of(line.item, there):
+        raise UserError(f"{item} with other content; give the changed one another name")
+    if line.gold not in (None, gold):
+        what = "an ordinary item" if gold is None else f"a gold check with verdict {gold!r}"
+        raise UserError(f"{item} as {what}; import it as that")
+    if None not in (line.machine, machine) and line.machine != machine:
+        raise UserError(f"{item} with another label; put back the key it came with")
 
 
 def _is_record_of(item: Item, there: Item) -> bool:
@@ -232,18 +292,36 @@ def _is_record_of(item: Item, there: Item) -> bool:
     return item.batch == there.batch and item.attributes == there.attributes and same_texts(item, there)
 
 
-def _take(store: Store, db: sqlite3.Connection, number: int, item: Item, answer: Answer) -> bool:
-    """Takes over an answer from elsewhere; False if it is there already."""
+def _add(db: sqlite3.Connection, line: Line, batch: int, state: int, overlap: int | None) -> int:
+    """Puts a new item at the end of the queue, or among the gold checks; its id."""
+    category = "" if line.item.attributes is None else line.item.attributes.task_category
+    added = db.execute(
+        """INSERT INTO items (name, batch, category, overlap, gold, machine, state, slots)
+           VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, iif(?5 IS NULL, coalesce(?4, (SELECT overlap FROM options)), 0))""",
+        (line.item.item, batch, category, overlap, line.gold, line.machine, state),
+    )
+    assert added.lastrowid is not None
+    db.execute("INSERT INTO texts VALUES (?, ?)", (added.lastrowid, content.text(line.item)))
+    return added.lastrowid
+
+
+def _is_there(db: sqlite3.Connection, number: int, answer: Answer) -> bool:
+    """Whether an answer is in the store already; raises UserError if another one by the same person is, or may come."""
     who = answer.annotator
     past = db.execute("SELECT verdict FROM answers WHERE item = ? AND who = ? AND in_force", (number, who)).fetchone()
-    if past == (answer.verdict,):
+    live = "SELECT 1 FROM leases WHERE item = ? AND who = ? AND state = 'live'"
+    if past not in (None, (answer.verdict,)) or (past is None and db.execute(live, (number, who)).fetchone()):
+        raise UserError(
+            f"{answer.place}: {who} has answered item {answer.item} differently in the store, or is about to"
+        )
+    return past is not None
+
+
+def _take(store: Store, db: sqlite3.Connection, number: int, item: Item, answer: Answer) -> bool:
+    """Takes over an answer from elsewhere; False if it is there already."""
+    if _is_there(db, number, answer):
         return False
-    if (
-        past
-        or db.execute("SELECT 1 FROM leases WHERE item = ? AND who = ? AND state = 'live'", (number, who)).fetchone()
-    ):
-        raise UserError(f"{answer.place}: {who} has answered item {item.item} differently in the store, or is about to")
-    store.annotator(who, create=True)
+    who = store.annotator(answer.annotator, create=True).name
     now, lease = store.now(), f"imported {number} {who}"
     shown = {"swapped": False, "origin": "imported", "expires": now}
     events.append(db, now, who, "shown", number, lease, shown)
@@ -267,11 +345,17 @@ def _take(store: Store, db: sqlite3.Connection, number: int, item: Item, answer:
 # Out
 
 
-def _answers(store: Store, batch: str) -> Iterator[AnswerRow]:
-    """The answers that go out; raises UserError if there is no such batch."""
+def _answers(store: Store, batch: str, left_out: Counter[Waits]) -> Iterator[AnswerRow]:
+    """The answers that go out; counts those that do not. Raises UserError if there is no such batch."""
     if batch not in (names := store.batches()):
         raise UserError(f"batch {batch!r} is not in the store; it has {', '.join(names) or 'none'}")
-    return (row for row in store.answers(batch) if row.gold is None and not row.flagged)
+    for row in store.answers(batch):
+        if row.gold is not None:
+            continue
+        if row.waits:
+            left_out[row.waits] += 1
+        else:
+            yield row
 
 
 def _answer(row: AnswerRow) -> Answer:

@@ -10,10 +10,12 @@ from starlette.requests import Request
 
 from skyrm_jax.annotate.given import Choice, Given
 from skyrm_jax.annotate.guard import LARGEST
-from skyrm_jax.curate.attributes import NAMES, Attributes
+from skyrm_jax.curate.attributes import NAMES
 
 FIELDS = 40
 """Of a form, at most."""
+UNMEASURED = 1e9
+"""Seconds of a form that tells none, as without JavaScript; of these the store counts those since the item was shown."""
 
 
 async def read_form(request: Request) -> dict[str, str]:
@@ -36,27 +38,22 @@ async def read_form(request: Request) -> dict[str, str]:
     return {name: value.replace("\r\n", "\n").replace("\r", "\n") for name, value in fields}
 
 
-def given_of(form: Mapping[str, str], known: Attributes | None, seconds: float) -> Given:
-    """What a form answers about an item with these attributes; the store says whether it makes sense.
-
-    Args:
-        seconds: since the item was shown, the time spent if the form tells none: without JavaScript nobody measures.
-    """
-    before = {} if known is None else known.row()
+def given_of(form: Mapping[str, str]) -> Given:
+    """What a form answers; the store says whether it makes sense, and which attributes it changes."""
     said = {name: form.get(name, "").strip() for name in NAMES}
     return Given(
         choice=cast(Choice, form.get("choice", "")),
-        attributes={name: value for name, value in said.items() if value and value != before.get(name)},
+        attributes={name: value for name, value in said.items() if value},
         tools=form.get("tools", "").strip(),
         links=tuple(dict.fromkeys(form.get("links", "").split())),
         note=form.get("note", "").strip(),
-        seconds=_seconds(form.get("seconds", ""), seconds),
+        seconds=_seconds(form.get("seconds", "")),
     )
 
 
-def _seconds(said: str, otherwise: float) -> float:
+def _seconds(said: str) -> float:
     try:
         seconds = float(said)
     except ValueError:
-        return otherwise
-    return seconds if 0 <= seconds < math.inf else otherwise
+        return UNMEASURED
+    return seconds if 0 <= seconds < math.inf else UNMEASURED

@@ -1,5 +1,6 @@
 """What people answer about a pair: a choice between left and right, and what it says of candidates 1 and 2."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
@@ -30,6 +31,8 @@ _SCALE: dict[Choice, int | None] = {
     "both bad": 0,
     "cannot decide": None,
 }
+
+_HALF = re.compile("[\ud800-\udfff]")
 
 LONGEST = 20_000
 """Characters of a note, a rationale, or a text of an attribute, at most."""
@@ -80,5 +83,9 @@ def side(verdict: str, swapped: bool) -> str:
 
 
 def speak_of_sides(words: str, swapped: bool) -> str:
-    """Words of others about candidates 1 and 2 -> about the left and the right one."""
-    return CANDIDATE.sub(lambda match: f"{'left' if (match[2] == '1') != swapped else 'right'} candidate", words)
+    """Words of others about candidates 1 and 2 -> about the left and the right one.
+
+    Half of a character, which no page can hold, becomes U+FFFD.
+    """
+    whole = _HALF.sub("\ufffd", words)
+    return CANDIDATE.sub(lambda match: f"{'left' if (match[2] == '1') != swapped else 'right'} candidate", whole)

@@ -48,16 +48,30 @@ def settle(db: sqlite3.Connection, item: int) -> int | None:
     overlap, gold, old, old_slots = db.execute(
         "SELECT coalesce(overlap, (SELECT overlap FROM options)), gold, state, slots FROM items WHERE id = ?", (item,)
     ).fetchone()
-    said = Counter(
-        verdict for (verdict,) in db.execute("SELECT verdict FROM answers WHERE item = ? AND in_force", (item,))
-    )
+    answers = db.execute(
+        "SELECT verdict, origin FROM answers JOIN leases ON leases.id = lease WHERE answers.item = ? AND in_force",
+        (item,),
+    ).fetchall()
+    said = Counter(verdict for verdict, _ in answers)
     live = Counter(
         origin for (origin,) in db.execute("SELECT origin FROM leases WHERE item = ? AND state = 'live'", (item,))
     )
     flagged = db.execute(
         "SELECT 1 FROM flags WHERE item = ? AND in_force AND settled_by IS NULL LIMIT 1", (item,)
     ).fetchone()
-    state = FLAGGED if flagged else GOLD if gold is not None else _state(said, overlap)
+    discarded = db.execute(
+        """SELECT 1 FROM flags JOIN answers ON answers.id = settled_by
+           WHERE flags.item = ? AND flags.in_force AND answers.in_force AND choice = 'cannot decide' LIMIT 1""",
+        (item,),
+    ).fetchone()
+    if flagged:
+        state = FLAGGED
+    elif gold is not None:
+        state = GOLD
+    elif discarded:
+        state = DONE
+    else:
+        state = _state(said, overlap, any(origin == "adjudication" for _, origin in answers))
     slots = 0
     if state == OPEN:
         slots = overlap - said.total() - live.total()
@@ -80,6 +94,18 @@ def settle(db: sqlite3.Connection, item: int) -> int | None:
             (1 if state == OPEN else -1, item),
         )
     return state
+
+
+def takes(db: sqlite3.Connection, who: str, item: int, origin: Origin) -> bool:
+    """Whether an item may be given to `who` once more for the reason for which they had it before."""
+    state, slots, had = db.execute(
+        f"SELECT state, slots, {_HAD} FROM items WHERE id = :item", {"who": who, "item": item}
+    ).fetchone()
+    if had:
+        return False
+    if origin == "gold":
+        return bool(state == GOLD)
+    return slots > 0 and state in ((OPEN,) if origin == "queue" else (SPLIT, FLAGGED))
 
 
 def is_crowded(db: sqlite3.Connection, item: int) -> bool:
@@ -122,12 +148,13 @@ def chance(seed: int, *parts: str) -> float:
     return int.from_bytes(digest, "big") / 2**64
 
 
-def _state(said: Counter[str], overlap: int) -> int:
-    """Of an item that was answered so. A tie is settled by one answer more, whatever it says: see `verified.verify`."""
+def _state(said: Counter[str], overlap: int, adjudicated: bool) -> int:
+    """Of an item that was answered so. A tie is settled by an adjudicator's answer, whatever it says: see
+    `verified.verify`."""
     n = said.total()
     if n < overlap:
         return OPEN
-    if n > overlap or 2 * max(said.values()) > n:
+    if 2 * max(said.values()) > n or (adjudicated and n > overlap):
         return DONE
     return SPLIT
 

@@ -59,13 +59,14 @@ def secret_of(folder: Path) -> bytes:
 class Sessions:
     """Logs people in and knows them again.
 
-    With `tokens` it takes a token to log in, and the cookie holds the token, so that a new one ends what the old one
-    began. Without, a name is enough.
+    With `tokens` it takes a token to log in, and a new one ends what the old one began; without, a name is enough. The
+    cookie tells no token. Who logs out ends the session, also for copies of its cookie, until the server is started anew.
     """
 
     def __init__(self, store: Store, secret: bytes, tokens: bool, now: Callable[[], float] = time.time) -> None:
         self._store, self._secret, self._now = store, secret, now
         self.tokens = tokens
+        self._ended: set[str] = set()
         # Cookies know no ports: another store's server on this host must not log people out of this one.
         self.cookie = f"annotate_{hashlib.sha256(secret).hexdigest()[:8]}"
 
@@ -75,25 +76,30 @@ class Sessions:
         Raises:
             UserError: the name is none.
         """
-        if self._known(said, create=True) is None:
+        annotator = self._store.annotator_by_token(said) if self.tokens else self._store.annotator(said, create=True)
+        if annotator is None:
             return None
-        body = json.dumps([self.tokens, said, int(self._now())])
+        body = json.dumps([annotator.name, self._epoch(annotator.name), secrets.token_urlsafe(16), int(self._now())])
         value = urlsafe_b64encode(body.encode()).decode().rstrip("=")
         return self.find(f"{value}.{self._sign('session', value)}")
 
+    def end(self, session: Session) -> None:
+        """Ends a session."""
+        self._ended.add(session.cookie)
+
     def find(self, cookie: str | None) -> Session | None:
         """The session of a cookie; None if there is none, or not any more."""
+        if cookie in self._ended:
+            return None
         value, _, signature = (cookie or "").partition(".")
         if not hmac.compare_digest(self._sign("session", value).encode(), signature.encode(errors="replace")):
             return None
-        tokens, said, since = json.loads(urlsafe_b64decode(value + "=" * (-len(value) % 4)))
-        if tokens != self.tokens or not 0 <= self._now() - since < DAYS * 86_400:
+        name, epoch, _, since = json.loads(urlsafe_b64decode(value + "=" * (-len(value) % 4)))
+        if epoch != self._epoch(name) or not 0 <= self._now() - since < DAYS * 86_400:
             return None
         try:
-            annotator = self._known(said, create=False)
-        except (Refused, UserError):
-            return None
-        if annotator is None:
+            annotator = self._store.annotator(name)
+        except Refused:
             return None
         return Session(annotator, f"{value}.{signature}", self._sign("csrf", value))
 
@@ -101,8 +107,13 @@ class Sessions:
         """Whether a form came from a page of this session."""
         return hmac.compare_digest(session.csrf.encode(), csrf.encode(errors="replace"))
 
-    def _known(self, said: str, create: bool) -> Annotator | None:
-        return self._store.annotator_by_token(said) if self.tokens else self._store.annotator(said, create)
+    def draft(self, session: Session, item: str) -> str:
+        """What a browser keeps somebody's draft of an item under; it tells neither of the two."""
+        return self._sign("draft", f"{session.annotator.name}\0{item}")[:32]
+
+    def _epoch(self, name: str) -> str:
+        """What a session is bound to besides a name: that a name was enough, or the token that was theirs then."""
+        return f"token {self._store.epoch(name)}" if self.tokens else "name"
 
     def _sign(self, use: str, value: str) -> str:
         return hmac.new(self._secret, f"{use}:{value}".encode(errors="replace"), "sha256").hexdigest()

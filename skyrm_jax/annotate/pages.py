@@ -1,15 +1,17 @@
 """What the pages show, made from what the store gives. An annotator's page holds no label and no opinion before the
 answer, nothing that tells a gold check from other items, and speaks of left and right alone."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
-from skyrm_jax.annotate.difference import difference
+from skyrm_jax.annotate.difference import beginnings, difference
 from skyrm_jax.annotate.given import CHOICES, Choice, Given, speak_of_sides
-from skyrm_jax.annotate.rendering import Body, Segment, raw, rendered
+from skyrm_jax.annotate.rendering import Body, Segment, raw, rendered, visible
 from skyrm_jax.annotate.values import Shown
 from skyrm_jax.comparison import Message
 from skyrm_jax.curate.attributes import NAMES
@@ -29,7 +31,7 @@ WORK_KEYS = {
     "Enter": "confirm the chosen answer",
     "Ctrl+Enter": "the same, from within a text field",
     "Esc": "leave a text field, close a box",
-    "u": "undo: take the last answer back",
+    "u": "undo: take the last answer or flag back",
     "f": "flag this pair for those who run the work",
     "d": "show which words differ",
     "r": "show the raw texts",
@@ -46,13 +48,16 @@ ATTRIBUTE_WORDS = {
     "desired_attributes": "A good response has",
     "annotation_guideline": "How to judge this pair",
 }
+FIELDS = {"choice": "Your answer", "why": "Your reason", "note": "Note", "tools": "Tools used", "links": "Links"}
+"""Of forms, other than attributes."""
+
 SIDES = {"left": "Left better", "right": "Right better", "undecidable": "Cannot decide"}
 """Verdicts of others."""
 
 REFUSALS = {
     "unknown": "There is no such page",
     "not yours": "This pair is somebody else's",
-    "stale": "This pair has gone back into the queue",
+    "stale": "This page is out of date",
     "duplicate": "This answer is already kept",
     "invalid": "This answer cannot be kept as it is",
     "nothing": "There is nothing to undo",
@@ -62,10 +67,16 @@ REFUSALS = {
 DONE = {
     "answered": "Answer kept.",
     "flagged": "Flagged: somebody will look at this pair.",
-    "undone": "Your last answer is taken back. You can give it again, or another.",
+    "undone": "Taken back. You can give the same answer again, or another.",
     "explained": "Rationale kept.",
 }
 """What a page says first, by the word in its address."""
+
+TITLE = 80
+"""Characters at which the store ends the title of an item."""
+
+_CANDIDATE = re.compile(r"\b(left|right) candidate\b")
+_BEGIN = re.compile(r"(?:^|(?<=[.!?]\s)|(?<=\n))(?:left|right)(?= response\b)|^[a-z]{2,}(?=[\s,.;:])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +91,8 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """A response. `checks` are what models have said of it before, as mappings with who, verdict and why."""
+    """A response. `checks` are what models have said of it before, as mappings with name, verdict and why: which models
+    they are is not told, lest their renown decides."""
 
     side: str
     parts: tuple[Part, ...]
@@ -120,26 +132,19 @@ def messages_of(shown: Shown) -> dict[str, Message]:
 
 def texts_of(shown: Shown, view: View) -> Texts:
     """An item's texts, ready to be shown in one of VIEWS."""
-    draw = raw if view == "raw" else rendered
     asks = max((i for i, message in enumerate(shown.item.prompt) if message.role == "user"), default=-1)
     conversation = tuple(
-        Part(f"prompt-{i}", message.role, draw(message.content), i == asks)
+        Part(f"prompt-{i}", message.role, _body(message, view), i == asks)
         for i, message in enumerate(shown.item.prompt)
     )
     left, right = _sides(shown)
     if view != "difference":
-        panels = tuple(
-            _panel(shown, side, tuple(Part(f"{side}-{i}", m.role, draw(m.content)) for i, m in enumerate(messages)))
-            for side, messages in (("left", left), ("right", right))
-        )
-        return Texts(view, conversation, (panels[0], panels[1]))
-    found = difference(_one_text(left), _one_text(right))
-    sides = {"left": (left, found.left), "right": (right, found.right)}
-    panels = tuple(
-        _panel(shown, side, (Part(f"{side}-0", messages[0].role if messages else "", _body(messages, html)),))
-        for side, (messages, html) in sides.items()
-    )
-    return Texts(view, conversation, (panels[0], panels[1]), round(100 * found.shared), found.whole)
+        one, two = ([_body(message, view) for message in messages] for messages in (left, right))
+        return Texts(view, conversation, (_panel(shown, "left", left, one), _panel(shown, "right", right, two)))
+    found = difference([message.content for message in left], [message.content for message in right])
+    one, two = _compared(left, found.left), _compared(right, found.right)
+    panels = _panel(shown, "left", left, one), _panel(shown, "right", right, two)
+    return Texts(view, conversation, panels, round(100 * found.shared), found.whole)
 
 
 def filled_of(shown: Shown, said: Mapping[str, str] | Given | None) -> Filled:
@@ -153,6 +158,27 @@ def filled_of(shown: Shown, said: Mapping[str, str] | Given | None) -> Filled:
     return Filled(said.get("choice", ""), attributes, *(said.get(name, "") for name in ("tools", "links", "note")))
 
 
+def written(form: Mapping[str, str]) -> dict[str, str]:
+    """What somebody wrote into a form, by the names that the fields have on the page."""
+    return {words: form[name] for name, words in (FIELDS | ATTRIBUTE_WORDS).items() if form.get(name, "").strip()}
+
+
+def spoken(words: str) -> str:
+    """What models say of a pair, in the words of the page."""
+    said = visible(_CANDIDATE.sub(r"\1 response", words)).strip()
+    return _BEGIN.sub(lambda match: match[0].capitalize(), said)
+
+
+def ended(title: str) -> str:
+    """A title that may end within a word or a formula -> one that ends before it, and says that more follows."""
+    if len(title) < TITLE:
+        return title
+    kept = title.rsplit(" ", 1)[0]
+    if kept.count("$") % 2:
+        kept = kept[: kept.rindex("$")].rstrip() or kept
+    return f"{kept} …"
+
+
 def render(template: str, **values: Any) -> str:
     """A page."""
     return _ENVIRONMENT.get_template(template).render(**values)
@@ -163,30 +189,36 @@ def _sides(shown: Shown) -> tuple[tuple[Message, ...], tuple[Message, ...]]:
     return (two, one) if shown.swapped else (one, two)
 
 
-def _panel(shown: Shown, side: str, parts: tuple[Part, ...]) -> Panel:
+def _panel(shown: Shown, side: str, messages: Sequence[Message], bodies: Sequence[Body]) -> Panel:
     candidate = 1 if (side == "left") != shown.swapped else 2
+    numbers = {who: i for i, who in enumerate(dict.fromkeys(check["who"] for check in shown.checks), 1)}
     checks = tuple(
         {
-            "who": str(check["who"]),
+            "name": f"Check {numbers[check['who']]}" if len(numbers) > 1 else "Check",
             "verdict": str(check["verdict"]),
-            "why": speak_of_sides(str(check.get("why", "")), shown.swapped),
+            "why": spoken(speak_of_sides(str(check.get("why", "")), shown.swapped)),
         }
         for check in shown.checks
         if check["candidate"] == candidate
     )
-    return Panel(side, parts, sum(p.body.characters for p in parts), sum(p.body.words for p in parts), checks)
+    parts = tuple(
+        Part(f"{side}-{i}", message.role, body) for i, (message, body) in enumerate(zip(messages, bodies, strict=True))
+    )
+    return Panel(side, parts, sum(b.characters for b in bodies), sum(b.words for b in bodies), checks)
 
 
-def _one_text(messages: Sequence[Message]) -> str:
-    if len(messages) == 1:
-        return messages[0].content
-    return "\n\n".join(f"[{message.role}]\n{message.content}" for message in messages)
+def _body(message: Message, view: View) -> Body:
+    return raw(message.content) if view == "raw" else rendered(message.content, message.role)
 
 
-def _body(messages: Sequence[Message], html: Any) -> Body:
-    characters = sum(len(message.content) for message in messages)
-    words = sum(len(message.content.split()) for message in messages)
-    return Body((Segment("text", html, words),), characters, words, characters)
+def _compared(messages: Sequence[Message], marked: Sequence[Markup]) -> list[Body]:
+    """Messages as the difference shows them."""
+    bodies = []
+    texts = [message.content for message in messages]
+    for text, shown, html in zip(texts, beginnings(texts), marked, strict=True):
+        words = len(text.split())
+        bodies.append(Body((Segment("text", html, words, len(text), len(shown)),), len(text), words))
+    return bodies
 
 
 _ENVIRONMENT = Environment(
@@ -204,4 +236,4 @@ _ENVIRONMENT.globals |= {
     "CHOOSABLE": CHOOSABLE,
     "SIDES": SIDES,
 }
-_ENVIRONMENT.filters["said_time"] = said_time
+_ENVIRONMENT.filters |= {"said_time": said_time, "visible": visible, "spoken": spoken, "ended": ended}

@@ -10,7 +10,8 @@ from collections.abc import MutableMapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from html import escape
-from typing import Any, Literal
+from typing import Any, Literal, get_args
+from unicodedata import category
 from urllib.parse import urlsplit
 
 import nh3
@@ -27,30 +28,56 @@ from pygments.util import ClassNotFound
 from skyrm_jax.annotate import mathematics
 
 MOST = 30_000
-"""Characters of a text that are rendered; what follows them is seen in the raw view."""
+"""Characters of a text that are rendered, of each kind of segment; what follows them is seen in the raw view."""
 MOST_RAW = 300_000
 """Characters of a text that the raw view shows."""
 MOST_CODE = 20_000
 """Characters of a block of code that are coloured."""
 
-_BIDI = (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
-_UNSEEN = (0x200B, 0x2028, 0x2029, 0x2060, 0xFEFF, *range(0x80, 0xA0), *range(0xE0000, 0xE0080))
+MOST_SEGMENTS = 40
+"""Segments of a text; what follows them is one more."""
+
 _CONTROLS = (
     "NUL SOH STX ETX EOT ENQ ACK BEL BS HT LF VT FF CR SO SI DLE DC1 DC2 DC3 DC4 NAK SYN ETB CAN EM SUB ESC FS GS RS US"
 )
+_ORDINARY = {*map(ord, "\t\n\u200c\u200d\ufe0e\ufe0f"), *range(0x180B, 0x180E), 0x180F}
+"""Ends of lines; and joiners and selectors of forms, without which scripts and emoji cannot be written."""
+_DRAWN = {*range(0x0600, 0x0606), 0x06DD, 0x070F, 0x0890, 0x0891, 0x08E2, 0x110BD, 0x110CD, *range(0x13430, 0x13440)}
+"""Formats by their category that are seen nevertheless: Unicode's Prepended_Concatenation_Mark, and hieroglyphs'."""
+_IGNORABLE = {
+    0x034F,
+    0x115F,
+    0x1160,
+    0x17B4,
+    0x17B5,
+    0x3164,
+    0xFFA0,
+    *range(0x180B, 0x1810),
+    *range(0xFFF0, 0xFFF9),
+} | {
+    *range(0xFE00, 0xFE10),
+    *range(0xE0000, 0xE1000),
+}
+"""Unicode's Default_Ignorable_Code_Point, those of the category Cf apart."""
+_UNSEEN = (
+    {code for code in range(0x20000) if category(chr(code)) in ("Cc", "Cf", "Cs", "Zl", "Zp")} - _DRAWN | _IGNORABLE
+) - _ORDINARY
 _SIGNS = (
-    {code: f"‹{name}›" for code, name in enumerate(_CONTROLS.split()) if chr(code) not in "\t\n"}
+    {code: f"‹U+{code:04X}›" for code in _UNSEEN}
+    | {code: f"‹{name}›" for code, name in enumerate(_CONTROLS.split()) if code not in _ORDINARY}
     | {0x7F: "‹DEL›"}
-    | {code: f"‹U+{code:04X}›" for code in (*_BIDI, *_UNSEEN)}
 )
 _TERMINAL = re.compile(r"\x1b(?:\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]{0,2000}(?:\x07|\x1b\\)|[@-Z\\^_])")
-_FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
-_OPEN = re.compile(
-    r"[ \t]*(?:<(think|thinking|thought|reasoning|reflection|scratchpad)>|(<\|begin_of_thought\|>)|(\[THINK\]))", re.I
+_OPEN = r"<(?:think|thinking|thought|reasoning|reflection|scratchpad)>|<\|begin_of_thought\|>|\[THINK\]"
+_CLOSE = r"</(?:think|thinking|thought|reasoning|reflection|scratchpad)>|<\|end_of_thought\|>|\[/THINK\]"
+_MARK = re.compile(
+    rf"^ {{0,3}}(?P<fence>`{{3,}}(?=[^`\n]*$)|~{{3,}})|^[ \t]*(?P<open>{_OPEN})|(?<!`)(?P<close>{_CLOSE})(?!`)"
+    r"|^[ \t]*<(?P<tool>tool_call|tool_response)>",
+    re.IGNORECASE | re.MULTILINE,
 )
-_CLOSE = re.compile(
-    r"</(?:think|thinking|thought|reasoning|reflection|scratchpad)>|<\|end_of_thought\|>|\[/THINK\]", re.I
-)
+_OPENING = re.compile(_OPEN, re.IGNORECASE)
+
+Kind = Literal["text", "reasoning", "tool_call", "tool_response"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +85,18 @@ class Segment:
     """A part of a text.
 
     Attributes:
-        kind: "reasoning": what a model wrote to itself before it answered.
-        words: of the part.
-        open: reasoning that never ends.
+        kind: "reasoning": what a model wrote to itself before it answered; "tool_call" and "tool_response": what stands
+            between such tags.
+        words, characters: of the part.
+        shown: characters of it that the HTML holds; fewer than `characters` where it is very long.
+        open: reasoning, or a call, that never ends.
     """
 
-    kind: Literal["text", "reasoning"]
+    kind: Kind
     html: Markup
     words: int
+    characters: int
+    shown: int
     open: bool = False
 
 
@@ -76,36 +107,47 @@ class Body:
     Attributes:
         segments: in order.
         characters, words: of the whole text.
-        shown: characters of it that the segments hold; fewer than `characters` where it is very long.
         terminal: codes for terminals that were left out.
     """
 
     segments: tuple[Segment, ...]
     characters: int
     words: int
-    shown: int
     terminal: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    kind: Kind
+    text: str
+    open: bool = False
+
+
 @lru_cache(maxsize=256)
-def rendered(text: str) -> Body:
-    """The text with its Markdown, code and formulas drawn, reasoning in segments of its own."""
-    part = _beginning(text)
-    part, terminal = _TERMINAL.subn("", part)
-    segments = tuple(
-        Segment("reasoning" if reasoning else "text", _html(piece), len(piece.split()), is_open)
-        for reasoning, piece, is_open in _split(part.replace("\r\n", "\n").replace("\r", "\n"))
-        if piece.strip() or reasoning
-    )
-    shown = len(text) if len(text) <= MOST else len(_beginning(text))
-    return Body(segments, len(text), len(text.split()), shown, terminal)
+def rendered(text: str, role: str = "assistant") -> Body:
+    """The text of a message of this role: its Markdown, code and formulas drawn, an assistant's reasoning and what goes
+    to tools and comes from them in segments of their own."""
+    plain, terminal = _TERMINAL.subn("", text)
+    plain = plain.replace("\r\n", "\n").replace("\r", "\n")
+    draw = _preformatted if role == "tool" else _html
+    segments: list[Segment] = []
+    # The limit is for each kind of its own, lest long reasoning hides the answer.
+    left: dict[Kind, int] = dict.fromkeys(get_args(Kind), MOST)
+    for piece in [_Piece("text", plain)] if role == "tool" else _split(plain, role == "assistant"):
+        if piece.kind == "text" and not piece.text.strip():
+            continue
+        part = _beginning(piece.text, left[piece.kind])
+        left[piece.kind] -= len(part)
+        html = _preformatted(part) if piece.kind.startswith("tool") else draw(part)
+        segments.append(Segment(piece.kind, html, len(piece.text.split()), len(piece.text), len(part), piece.open))
+    return Body(tuple(segments), len(text), len(text.split()), terminal)
 
 
 def raw(text: str) -> Body:
     """The text as it is; only line ends are made one kind, and what cannot be seen is shown by its name."""
     part = text[:MOST_RAW]
-    html = Markup('<pre class="plain">{}</pre>').format(visible(part))
-    return Body((Segment("text", html, len(part.split())),), len(text), len(text.split()), len(part))
+    words = len(text.split())
+    return Body((Segment("text", _preformatted(part), words, len(text), len(part)),), len(text), words)
 
 
 def visible(text: str) -> str:
@@ -113,41 +155,59 @@ def visible(text: str) -> str:
     return text.replace("\r\n", "\n").translate(_SIGNS)
 
 
-def _beginning(text: str) -> str:
-    """What is rendered of a text, up to the end of a paragraph or line if there is one near the limit."""
-    if len(text) <= MOST:
+def _beginning(text: str, most: int) -> str:
+    """As much of a text as may be rendered, up to the end of a paragraph or line if there is one near the limit."""
+    if len(text) <= most:
         return text
     for end in ("\n\n", "\n", " "):
-        if (place := text.rfind(end, MOST * 3 // 4, MOST)) > 0:
+        if (place := text.rfind(end, most * 3 // 4, most)) > 0:
             return text[:place]
-    return text[:MOST]
+    return text[:most]
 
 
-def _split(text: str) -> list[tuple[bool, str, bool]]:
-    """(is it reasoning, the piece, does it never end), in order. Tags in blocks of code are code."""
-    pieces: list[tuple[bool, str, bool]] = []
-    lines: list[str] = []
-    reasoning, fence = False, ""
-
-    def end(kind: bool, unclosed: bool = False) -> None:
-        pieces.append((kind, "".join(lines), unclosed))
-        lines.clear()
-
-    for line in text.splitlines(keepends=True):
-        mark = _FENCE.match(line)
-        if not reasoning and mark and (not fence or line.strip().startswith(fence)):
-            fence = "" if fence else mark[1]
-        if not reasoning and not fence and (opening := _OPEN.match(line)):
-            end(False)
-            reasoning, line = True, line[opening.end() :]
-        if not fence and (closing := _CLOSE.search(line)) and (reasoning or not pieces):
+def _split(text: str, reasons: bool) -> list[_Piece]:
+    """The pieces of a text, in order; whoever does not reason has tags of reasoning as text. Tags in code are code."""
+    pieces: list[_Piece] = []
+    start = place = 0
+    thinking, closed, fence = False, False, ""
+    while (thinking or len(pieces) < MOST_SEGMENTS) and (mark := _MARK.search(text, place)):
+        place = mark.end()
+        if mark["fence"]:
+            if not thinking and (not fence or mark["fence"].startswith(fence)):
+                fence = "" if fence else mark["fence"]
+        elif fence:
+            continue
+        elif mark["tool"]:
+            if thinking:
+                continue
+            end = text.find(f"</{mark['tool']}>", place)
+            inside = text[place:] if end < 0 else text[place:end]
+            kind: Kind = "tool_call" if mark["tool"].casefold() == "tool_call" else "tool_response"
+            pieces += [_Piece("text", text[start : mark.start()]), _Piece(kind, inside, end < 0)]
+            start = place = place + len(inside) + (0 if end < 0 else len(f"</{mark['tool']}>"))
+        elif mark["open"]:
+            if reasons and not thinking:
+                pieces.append(_Piece("text", text[start : mark.start()]))
+                thinking, start = True, place
+        else:
             # Some chat templates hold the opening tag themselves: what comes before a lone closing one is reasoning.
-            lines.append(line[: closing.start()])
-            end(True)
-            reasoning, line = False, line[closing.end() :]
-        lines.append(line)
-    end(reasoning, reasoning)
+            if thinking or (reasons and not closed and not pieces and _is_lone(text, mark.start(), place)):
+                pieces.append(_Piece("reasoning", text[start : mark.start()]))
+                thinking, start = False, place
+            closed = True
+    pieces.append(_Piece("reasoning" if thinking else "text", text[start:], thinking))
     return pieces
+
+
+def _is_lone(text: str, start: int, end: int) -> bool:
+    """Whether a closing tag begins a line or ends one, and nothing before has opened what it closes."""
+    before = text[text.rfind("\n", 0, start) + 1 : start]
+    after = text[end:].split("\n", 1)[0]
+    return not (before.strip() and after.strip()) and not _OPENING.search(text, 0, start)
+
+
+def _preformatted(text: str) -> Markup:
+    return Markup('<pre class="plain">{}</pre>').format(visible(text))
 
 
 def _html(text: str) -> Markup:

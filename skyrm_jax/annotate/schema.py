@@ -10,8 +10,9 @@ FILE = "annotations.sqlite"
 APPLICATION = 0x536B7941
 VERSION = 1
 
-WAIT = 60.0
-"""Seconds that a process waits for another one's transaction, such as an import beside the server."""
+WAIT = 30.0
+"""Seconds that a process waits for another one's transaction, such as a part of an import beside the server; then SQLite
+says that the database is locked."""
 
 OPEN, SPLIT, FLAGGED, DONE, GOLD = range(5)
 """States of an item: it wants answers; adjudicators are to settle a tie, or to look at a flag; it is done; it is a gold

@@ -8,21 +8,20 @@ acknowledged. Methods may be called from any thread; they take turns.
 
 import hmac
 import json
-import math
 import secrets
 import sqlite3
 import threading
-import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, astuple, replace
+from dataclasses import asdict, astuple
 from hashlib import sha256
 from pathlib import Path
 from time import time
 from typing import Any, Self
 
 from skyrm_jax.annotate import content, events, handing
-from skyrm_jax.annotate.given import CHOICES, LONGEST, LONGEST_LINK, MOST_LINKS, Given, side, verdict
+from skyrm_jax.annotate.checking import checked, legal_name, words
+from skyrm_jax.annotate.given import Given, verdict
 from skyrm_jax.annotate.schema import DONE, FLAGGED, GOLD, OPEN, SPLIT, connect
 from skyrm_jax.annotate.values import (
     ROLES,
@@ -39,14 +38,9 @@ from skyrm_jax.annotate.values import (
     Role,
     Shown,
 )
-from skyrm_jax.curate.attributes import Attributes
 from skyrm_jax.curate.humans.batch import UNDECIDABLE, Item
-from skyrm_jax.curate.humans.verified import parse_answer
-from skyrm_jax.errors import RecordError, UserError
+from skyrm_jax.errors import UserError
 from skyrm_jax.folders import locked
-
-_LABEL = "coalesce(machine, gold)"
-"""What review mode shows as an item's label: a gold check without one is not to be told from other items."""
 
 PAGE = 1000
 """Rows read at a time where all are, so that nobody waits for the whole."""
@@ -99,6 +93,12 @@ class Store:
         self.close()
 
     @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """The database as it is; other threads wait meanwhile, other processes do not."""
+        with self._lock:
+            yield self._db
+
+    @contextmanager
     def writing(self) -> Iterator[sqlite3.Connection]:
         """A transaction that is durable after the block, or has never been if the block raises; or part of the one
         that this thread is in."""
@@ -141,13 +141,14 @@ class Store:
                     handing.settle(db, item)
         self._options = options
 
-    def add_annotator(self, name: str, role: Role = "annotator") -> str:
-        """Lets somebody in, or gives them a new token and role; the token, of which only a hash is kept.
+    def add_annotator(self, name: str, role: Role | None = None) -> str:
+        """Lets somebody in, or gives them a new token and, if one is named, another role; the token, of which only a hash
+        is kept.
 
         Raises UserError for a name or role that cannot be.
         """
-        name = _name(name)
-        if role not in ROLES:
+        name = legal_name(name)
+        if role not in (None, *ROLES):
             raise UserError(f"role {role!r} is not known; choose from {', '.join(ROLES)}")
         token = secrets.token_urlsafe(32)
         with self.writing() as db:
@@ -165,19 +166,25 @@ class Store:
                 found = Annotator(name, role)
         return found
 
+    def epoch(self, name: str) -> str:
+        """Another one after each new token of somebody, so that sessions of the old one end; it does not tell the token."""
+        with self._lock:
+            row = self._db.execute("SELECT token FROM annotators WHERE name = ?", (name,)).fetchone()
+        return "" if row is None or row[0] is None else sha256(b"epoch " + row[0]).hexdigest()[:16]
+
     def annotator(self, name: str, create: bool = False) -> Annotator:
         """Somebody by name; with `create` they are let in, without a token, if nobody has the name.
 
         Raises Refused: there is no such annotator, or the name cannot be one.
         """
         try:
-            name = _name(name)
+            name = legal_name(name)
         except UserError as error:
             raise Refused("invalid", str(error)) from None
         with self.writing() if create else self._lock:
             row = self._db.execute("SELECT name, role FROM annotators WHERE name = ?", (name,)).fetchone()
             if row is None and create:
-                self._add(self._db, name, "annotator")
+                self._add(self._db, name, None)
                 row = name, "annotator"
         if row is None:
             raise Refused("unknown", f"there is no annotator {name!r}; ask whoever runs this for a token")
@@ -194,11 +201,12 @@ class Store:
         with self._lock:
             return self._db.execute("SELECT 1 FROM annotators WHERE token IS NOT NULL").fetchone() is not None
 
-    def _add(self, db: sqlite3.Connection, name: str, role: Role) -> None:
-        """Adds somebody, or changes their role."""
+    def _add(self, db: sqlite3.Connection, name: str, role: Role | None) -> None:
+        """Adds somebody, or changes their role; None: an annotator, or whatever they are."""
         row = db.execute("SELECT role FROM annotators WHERE name = ?", (name,)).fetchone()
-        if row == (role,):
+        if row is not None and role in (None, row[0]):
             return
+        role = role or "annotator"
         db.execute(
             "INSERT INTO annotators (name, role) VALUES (?, ?) ON CONFLICT DO UPDATE SET role = excluded.role",
             (name, role),
@@ -238,27 +246,28 @@ class Store:
         Raises Refused: there is no such lease, it is somebody else's, or it has ended without an answer.
         """
         with self.writing() as db:
-            self._expire(db)
-            state = self._owned(db, who, lease)["state"]
-            if state in ("expired", "undone"):
-                raise _stale(state)
-            if state == "live":
-                self._renew(db, lease)
+            self._kept_up(db, who, lease)
             return self._shown(db, lease)
 
+    def renew(self, who: str, lease: str) -> None:
+        """Somebody is still at an item that they hold; raises Refused as `show` does."""
+        with self.writing() as db:
+            self._kept_up(db, who, lease)
+
     def answer(self, who: str, lease: str, given: Given) -> Recorded:
-        """Keeps what somebody says of the item that they hold.
+        """Keeps what somebody says of the item that they hold, or held until their time was over, if nobody else has
+        taken their place since.
 
         Raises Refused: there is no such lease ("unknown"), it is somebody else's ("not yours"), it has ended ("stale")
         or was answered ("duplicate"), or what was given makes no sense ("invalid").
         """
         with self._held(who, lease) as (db, row):
             item = content.item(db, row["item"])
-            given = _checked(given, item, who)
+            given = checked(given, item, who)
             swapped = bool(row["swapped"])
             said = verdict(given.choice, swapped)
-            machine = db.execute(f"SELECT {_LABEL} FROM items WHERE id = ?", (row["item"],)).fetchone()[0]
-            disagrees = machine is not None and said not in (machine, UNDECIDABLE)
+            label = content.label(db, row["item"], who)
+            disagrees = label is not None and said not in (label, UNDECIDABLE)
             needs_why = self._options.review and disagrees
             now = self.now()
             data = asdict(given) | {
@@ -268,7 +277,7 @@ class Store:
                 "needs_why": needs_why,
             }
             answer = events.append(db, now, who, "answered", row["item"], lease, data)
-            return Recorded(answer, needs_why, self._revealed(db, lease))
+            return Recorded(answer, needs_why, content.revealed(db, lease) if self._options.review else None)
 
     def explain(self, who: str, lease: str, why: str) -> None:
         """Keeps the rationale of an answer that the machine's label disagrees with.
@@ -288,7 +297,7 @@ class Store:
                 raise Refused("duplicate", "The rationale of this answer is already kept; it is not kept twice.")
             if not needs_why:
                 raise Refused("invalid", "This answer needs no rationale.")
-            events.append(db, self.now(), who, "explained", item, lease, {"why": _words("rationale", why)})
+            events.append(db, self.now(), who, "explained", item, lease, {"why": words("rationale", why)})
 
     def flag(self, who: str, lease: str, why: str) -> None:
         """Takes the item that somebody holds out of the queue: adjudicators are to look at it.
@@ -296,31 +305,34 @@ class Store:
         Raises Refused: as `answer`.
         """
         with self._held(who, lease) as (db, row):
-            data = {"why": _words("reason for the flag", why)}
+            data = {"why": words("reason for the flag", why)}
             events.append(db, self.now(), who, "flagged", row["item"], lease, data)
 
-    def undo(self, who: str) -> Shown:
-        """Withdraws the last answer or flag of somebody, who holds the item again.
+    def last(self, who: str) -> str | None:
+        """The lease of what somebody answered or flagged last and has not withdrawn; None if there is nothing."""
+        with self._lock:
+            row = self._db.execute(content.LATEST, {"who": who, "limit": 1}).fetchone()
+        return None if row is None else row[1]
 
-        Raises Refused: there is none ("nothing"); or ("stale") an adjudicator has answered the item since, or it was
-        flagged and others have it now.
+    def undo(self, who: str, lease: str) -> Shown:
+        """Withdraws an answer or a flag, which must be the last thing that somebody said; they hold the item again.
+
+        Raises Refused: they have said nothing ("nothing"); or ("stale") this is not what they said last, an adjudicator
+        has answered the item since, or it was flagged and others have it now.
         """
         with self.writing() as db:
             self._require(db, who)
             self._expire(db)
-            last = db.execute(
-                """SELECT id, kind, item, lease FROM (
-                       SELECT * FROM (SELECT id, 'answer' AS kind, item, lease FROM answers
-                                      WHERE who = :who AND in_force AND NOT imported ORDER BY id DESC LIMIT 1)
-                       UNION ALL
-                       SELECT * FROM (SELECT id, 'flag' AS kind, item, lease FROM flags
-                                      WHERE who = :who AND in_force ORDER BY id DESC LIMIT 1)
-                   ) ORDER BY id DESC LIMIT 1""",
-                {"who": who},
-            ).fetchone()
+            last = db.execute(content.LATEST, {"who": who, "limit": 1}).fetchone()
             if last is None:
                 raise Refused("nothing", "There is nothing to undo.")
-            number, kind, item, lease = last
+            number, latest, item, _, why = last
+            if lease != latest:
+                raise Refused(
+                    "stale",
+                    "This is not the last thing that you answered or flagged, or you have taken it back already; "
+                    "nothing was withdrawn.",
+                )
             settled = db.execute(
                 """SELECT 1 FROM answers JOIN leases ON leases.id = lease WHERE answers.item = ? AND in_force
                    AND answers.id > ? AND answers.who <> ? AND origin = 'adjudication'""",
@@ -329,11 +341,11 @@ class Store:
             if settled:
                 raise Refused("stale", "An adjudicator has answered this item since; it cannot be undone any more.")
             origin = db.execute("SELECT origin FROM leases WHERE id = ?", (lease,)).fetchone()[0]
-            events.append(db, self.now(), who, "undone", item, lease, {kind: number})
+            events.append(db, self.now(), who, "undone", item, lease, {"answer" if why is None else "flag": number})
             again = self._lease(db, who, item, origin, again=True)
-            if handing.is_crowded(db, item):
+            if why is not None and handing.is_crowded(db, item):  # an answer gives no more back than it took
                 raise Refused(
-                    "stale", "Others are at this item now that you have flagged; it cannot be undone any more."
+                    "stale", "You have flagged this item, and others have it since; the flag cannot be taken back now."
                 )
             return self._shown(db, again)
 
@@ -360,16 +372,7 @@ class Store:
     def history(self, who: str, limit: int = 20) -> list[Past]:
         """What somebody answered or flagged here and has not withdrawn, the latest first; `limit` of it at most."""
         with self._lock:
-            rows = self._db.execute(
-                """SELECT * FROM (
-                       SELECT * FROM (SELECT id, lease, item, time, NULL AS flag FROM answers
-                                      WHERE who = :who AND in_force AND NOT imported ORDER BY id DESC LIMIT :limit)
-                       UNION ALL
-                       SELECT * FROM (SELECT id, lease, item, time, why AS flag FROM flags
-                                      WHERE who = :who AND in_force ORDER BY id DESC LIMIT :limit)
-                   ) ORDER BY id DESC LIMIT :limit""",
-                {"who": who, "limit": limit},
-            ).fetchall()
+            rows = self._db.execute(content.LATEST, {"who": who, "limit": limit}).fetchall()
             past = []
             for _, lease, number, when, flag in rows:
                 item = content.item(self._db, number)
@@ -382,9 +385,12 @@ class Store:
         for seq, when, who, kind, item, lease, data in self._pages(content.EVENTS, after):
             yield Event(seq, when, who, kind, item, lease, json.loads(data))
 
-    def answers(self, batch: str | None = None) -> Iterator[AnswerRow]:
-        """The answers in force, in the order they were given, of one batch or of all."""
-        for row in self._pages(content.ANSWERS, 0, batch):
+    def answers(self, batch: str | None = None, first: bool = False) -> Iterator[AnswerRow]:
+        """The answers in force, in the order they were given, of one batch or of all.
+
+        `first`: what each said first of each item, whether or not they have withdrawn it.
+        """
+        for row in self._pages(content.FIRST_ANSWERS if first else content.ANSWERS, 0, batch):
             yield content.answer_row(row)
 
     def flags(self) -> list[FlagRow]:
@@ -422,18 +428,28 @@ class Store:
 
     @contextmanager
     def _held(self, who: str, lease: str) -> Iterator[tuple[sqlite3.Connection, sqlite3.Row]]:
-        """A transaction on a live lease of `who`; raises Refused for any other."""
+        """A transaction on a lease of `who` that may still be answered; raises Refused for any other."""
         with self.writing() as db:
-            row = self._owned(db, who, lease)
+            row = self._kept_up(db, who, lease)
             if row["state"] in ("answered", "flagged"):
                 raise Refused(
                     "duplicate", f"This was {row['state']} before, and that is kept; nothing was kept a second time."
                 )
-            if row["state"] != "live":
-                raise _stale(row["state"])
-            if row["expires"] <= self.now():
-                raise _stale("expired")
             yield db, row
+
+    def _kept_up(self, db: sqlite3.Connection, who: str, lease: str) -> sqlite3.Row:
+        """A lease of `who`, which lives for longer from now on, or again, unless it is answered or flagged.
+
+        One whose time is over is good for as long as nobody else has taken the place. Raises Refused if it has ended.
+        """
+        row = self._owned(db, who, lease)
+        if row["state"] == "undone" or (
+            row["state"] == "expired" and not handing.takes(db, who, row["item"], row["origin"])
+        ):
+            raise _stale(row["state"])
+        if row["state"] in ("live", "expired"):
+            self._renew(db, lease)
+        return row
 
     def _owned(self, db: sqlite3.Connection, who: str, lease: str) -> sqlite3.Row:
         cursor = db.cursor()
@@ -465,7 +481,13 @@ class Store:
             events.append(db, now, who, "shown", item, lease, {"expires": now + seconds})
 
     def _lease(self, db: sqlite3.Connection, who: str, item: int, origin: str, again: bool = False) -> str:
-        """A new lease."""
+        """A lease; the one that they had of it if its time was over, for they may have its page open."""
+        former = db.execute(
+            "SELECT id FROM leases WHERE item = ? AND who = ? AND state = 'expired' AND origin = ?", (item, who, origin)
+        ).fetchone()
+        if former and not again:
+            self._renew(db, former[0])
+            return str(former[0])
         before = db.execute("SELECT swapped FROM leases WHERE item = ? AND who = ? LIMIT 1", (item, who)).fetchone()
         if before:  # what they said before speaks of left and right
             swapped = bool(before[0])
@@ -478,91 +500,16 @@ class Store:
         return lease
 
     def _shown(self, db: sqlite3.Connection, lease: str) -> Shown:
-        who, item, swapped, shown, expires, state = db.execute(
-            "SELECT who, item, swapped, shown, expires, state FROM leases WHERE id = ?", (lease,)
-        ).fetchone()
-        past = content.given(db, lease)
-        if past is None:
-            before = db.execute(
-                "SELECT lease FROM answers WHERE item = ? AND who = ? ORDER BY id DESC LIMIT 1", (item, who)
-            ).fetchone()
-            past = content.given(db, before[0]) if before else None
-        blind = replace(content.item(db, item), opinions=())
-        revealed = self._revealed(db, lease)
-        return Shown(lease, blind, bool(swapped), shown, expires, past, state != "live", revealed)
-
-    def _revealed(self, db: sqlite3.Connection, lease: str) -> Revealed | None:
-        """What is shown of an answered item; None if nothing is."""
-        row = db.execute(
-            f"""SELECT answers.item, swapped, {_LABEL}, needs_why, why FROM answers JOIN leases ON leases.id = lease
-               JOIN items ON items.id = answers.item WHERE lease = ? AND in_force""",
-            (lease,),
-        ).fetchone()
-        if row is None or not self._options.review:
-            return None
-        item, swapped, machine, needs_why, why = row
-        opinions = tuple(content.sided(one, bool(swapped)) for one in content.item(db, item).opinions)
-        return Revealed(None if machine is None else side(machine, swapped), opinions, bool(needs_why), why)
+        return content.shown(db, lease, self._options.review)
 
 
 def _stale(state: str) -> Refused:
-    what = "was withdrawn" if state == "undone" else "has been with you for too long, and may be somebody else's now"
+    what = "was withdrawn" if state == "undone" else "was with you for too long, and is somebody else's now"
     return Refused("stale", f"This item {what}; nothing was kept. Go on with the next one.")
 
 
 def _hash(token: str) -> bytes:
     return sha256(token.encode(errors="surrogatepass")).digest()
-
-
-def _name(name: str) -> str:
-    """A name as it is kept; raises UserError if it cannot be one."""
-    name = unicodedata.normalize("NFC", name.strip())
-    if not 1 <= len(name) <= 64 or not name.isprintable():
-        raise UserError(f"name {name[:80]!r} must have 1 to 64 characters, all of them printable")
-    return name
-
-
-def _words(what: str, value: str) -> str:
-    """A text that somebody must give; raises Refused."""
-    if not value.strip():
-        raise Refused("invalid", f"The {what} is empty; say it in a few words.")
-    return _text(what, value)
-
-
-def _text(what: str, value: str) -> str:
-    if len(value) > LONGEST:
-        raise Refused("invalid", f"The {what} has {len(value):,} characters; {LONGEST:,} are the most that is kept.")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise Refused("invalid", f"The {what} holds characters that are no valid Unicode; remove them.") from None
-    return value.strip()
-
-
-def _checked(given: Given, item: Item, who: str) -> Given:
-    """What was given, as it is kept: only attributes that differ from the item's; raises Refused."""
-    if given.choice not in CHOICES:
-        raise Refused("invalid", f"The answer {given.choice!r:.80} is not known; choose one of: {', '.join(CHOICES)}.")
-    if not math.isfinite(given.seconds):
-        raise Refused("invalid", "The time spent is not a number.")
-    if len(given.links) > MOST_LINKS:
-        raise Refused("invalid", f"{len(given.links)} links were given; {MOST_LINKS} are the most that are kept.")
-    for link in given.links:
-        if not link.lower().startswith(("http://", "https://")) or len(link) > LONGEST_LINK or not link.isprintable():
-            raise Refused("invalid", f"The link {link!r:.80} is no address; give one that begins with https://.")
-    for name, value in given.attributes.items():
-        _text(f"attribute {name!r:.40}", value)
-    own = {} if item.attributes is None else item.attributes.row()
-    try:
-        answer = {"batch": item.batch, "item": item.item, "verdict": UNDECIDABLE, "annotator": who}
-        parsed = parse_answer(answer | {"attributes": dict(given.attributes)}, "")
-    except RecordError as error:
-        raise Refused("invalid", f"{error}.") from None
-    assert parsed is not None
-    changed = {name: value for name, value in parsed.attributes.items() if value != own.get(name)}
-    if changed and Attributes.of(own | changed) is None:
-        raise Refused("invalid", "This item has no attributes; give all five of them, or none.")
-    return replace(given, attributes=changed, tools=_text("tools", given.tools), note=_text("note", given.note))
 
 
 __all__ = [

@@ -17,6 +17,9 @@ Origin = Literal["queue", "gold", "adjudication", "imported"]
 """Why somebody was given an item: its turn in the queue, a hidden check, a split or a flag; or they answered it elsewhere."""
 
 
+Waits = Literal["", "flag", "split", "reason"]
+
+
 class Refused(UserError):
     """Something that the store does not do for this person; `str()` says why, in words for them.
 
@@ -191,7 +194,8 @@ class AnswerRow:
         time: since 1970, in seconds.
         why: the rationale.
         gold, machine: known verdict of a gold check, and stored label, as VERDICTS; None where not known.
-        flagged: somebody has flagged the item, and nobody has seen to it.
+        waits: what is to come before the answer counts: somebody sees to a "flag" of the item, or settles its "split";
+            or whoever answered gives the "reason" that is due. Empty: nothing.
     """
 
     answer: int
@@ -212,7 +216,7 @@ class AnswerRow:
     gold: str | None
     machine: str | None
     origin: Origin
-    flagged: bool
+    waits: Waits
 
 
 @dataclass(frozen=True, slots=True)

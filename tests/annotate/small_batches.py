@@ -91,6 +91,11 @@ def for_candidate(shown: Shown, candidate: int, **given: Any) -> Given:
     return Given("left better" if (candidate == 1) != shown.swapped else "right better", **given)
 
 
+def undo(store: Store, who: str) -> Shown:
+    """Takes back the last thing that somebody said."""
+    return store.undo(who, store.last(who) or "")
+
+
 def say(store: Store, who: str, candidate: int, **given: Any) -> Shown:
     """Takes the next item and answers it."""
     shown = take(store, who)

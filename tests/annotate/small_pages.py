@@ -63,19 +63,24 @@ def stored(folder: Path, pairs: Sequence[tuple[str, str, str]], reveal: bool = F
     return store
 
 
-def checked(folder: Path, checks: Sequence[Mapping[str, Any]]) -> Store:
+def checked(
+    folder: Path,
+    checks: Sequence[Mapping[str, Any]],
+    one: Sequence[Mapping[str, str]] = ({"role": "assistant", "content": "one"},),
+    **options: Any,
+) -> Store:
     """A store with one pair, "one" and "two", with pre-verification verdicts."""
     row = {
         "item": "i",
         "batch": "b",
         "prompt": [{"role": "user", "content": "?"}],
-        "candidates": [[{"role": "assistant", "content": text}] for text in ("one", "two")],
+        "candidates": [list(one), [{"role": "assistant", "content": "two"}]],
         "attributes": None,
         "checks": list(checks),
         "verdict": None,
     }
     (folder / "b.jsonl").write_text(json.dumps(row) + "\n")
-    store = Store(folder / "store", Options(gold_share=0.0))
+    store = Store(folder / "store", Options(**{"gold_share": 0.0, **options}))
     import_batch(store, folder / "b.jsonl")
     return store
 

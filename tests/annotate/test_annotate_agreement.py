@@ -25,7 +25,7 @@ def row(who: str, item: str, candidate: int, **values: Any) -> AnswerRow:
     fields: dict[str, Any] = dict(
         answer=next(NUMBERS), batch="b", item=item, category="Math", who=who, choice=SIDES[candidate],
         verdict=("undecidable", "candidate 1", "candidate 2")[candidate], swapped=False, attributes={}, tools="",
-        links=(), note="", seconds=10.0, time=0.0, why="", gold=None, machine=None, origin="queue", flagged=False,
+        links=(), note="", seconds=10.0, time=0.0, why="", gold=None, machine=None, origin="queue", waits="",
     )  # fmt: skip
     return AnswerRow(**fields | values)
 
@@ -110,7 +110,8 @@ def test_gold_sides_pace_and_what_is_left_undecided() -> None:
     ]
     answers += [row("ann", "w", 2, seconds=40.0, origin="imported")]
     ann = measure(answers).people[0]
-    assert (ann.gold.k, ann.gold.n) == (9, 11) and (ann.left.k, ann.left.n) == (10, 10)
+    # Of eleven checks ten count, so that no answer changes the figures by itself.
+    assert (ann.gold.k, ann.gold.n) == (8, 10) and (ann.left.k, ann.left.n) == (10, 10)
     assert ann.side_p == pytest.approx(2 / 2**10)
     assert ann.median_seconds == 20.0 and ann.per_hour == pytest.approx(3600 * 12 / 300)
     assert (ann.answers, ann.undecidable) == (13, 2)
@@ -134,6 +135,21 @@ def test_adjudications_do_not_count_against_agreement() -> None:
     assert measure(plain + extra).alphas[0] == measure(plain).alphas[0]
     assert {one.other for one in measure(plain + extra).kappas} == {"bob"}
     assert {one.who for one in measure(plain + extra).people} == {"ann", "bob", "eve"}
+
+
+def test_no_figure_tells_which_answer_was_to_a_check() -> None:
+    """Whatever the item, an answer changes how many there are and how they lie, and nothing else."""
+    known = [row(who, f"g{n}", 1, gold="candidate 1") for n in range(10) for who in ("ann", "bob")]
+    before = measure(known)
+    after = [measure([*known, row("bob", "new", 1), row("ann", "new", 1, gold=gold)]) for gold in (None, "candidate 2")]
+    assert before.people[0].gold.n == 10 and before.kappas[0].items == 10
+    ordinary, check = (next(one for one in found.people if one.who == "ann") for found in after)
+    assert check.answers == ordinary.answers == 11 and check.left == ordinary.left
+    assert (check.gold, after[1].alphas, after[1].kappas) == (before.people[0].gold, before.alphas, before.kappas)
+    nine = [row(who, f"h{n}", 2, gold="candidate 1") for n in range(9) for who in ("ann", "bob")]
+    last = [row(who, "h9", 2, gold="candidate 1") for who in ("ann", "bob")]
+    assert measure(known + nine).people[0].gold.n == 10
+    assert (whole := measure(known + nine + last)).people[0].gold.n == 20 and whole.kappas[0].items == 20
 
 
 def test_of_nothing_there_are_no_figures() -> None:

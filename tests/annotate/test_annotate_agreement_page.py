@@ -1,12 +1,13 @@
 """The page of agreement: its figures are those measured, its drawings obey the pages' policy, names stay names."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from markupsafe import Markup
 from small_batches import Clock, answers_file, for_candidate, made, take, write
 from small_pages import Reader, Seen
 
-from skyrm_jax.annotate.agreement_page import without_styles
+from skyrm_jax.annotate.agreement_page import agreement_json, without_styles
 from skyrm_jax.annotate.exchange import import_batch
 
 PEOPLE = ("ann", "<b>&$x_y$", "a very long name of somebody")
@@ -14,10 +15,10 @@ PEOPLE = ("ann", "<b>&$x_y$", "a very long name of somebody")
 
 def test_figures_drawings_and_names(tmp_path: Path) -> None:
     clock = Clock()
-    with made(tmp_path, clock, count=12, people=PEOPLE, overlap=3, gold_share=0.4) as store:
-        gold = write(tmp_path, "g", 4)
-        import_batch(store, gold, gold=answers_file(tmp_path / "g.right.jsonl", gold, ["candidate 1"] * 4))
-        for n in range(16):
+    with made(tmp_path, clock, count=12, people=PEOPLE, overlap=3, gold_share=0.9) as store:
+        gold = write(tmp_path, "g", 10)
+        import_batch(store, gold, gold=answers_file(tmp_path / "g.right.jsonl", gold, ["candidate 1"] * 10))
+        for n in range(22):
             for who in PEOPLE:
                 if shown := store.next(who):
                     clock.time += 10 + n
@@ -35,6 +36,32 @@ def test_figures_drawings_and_names(tmp_path: Path) -> None:
     ids = [a["id"] for _, a in page.elements if "id" in a]
     assert len(ids) == len(set(ids))
     assert "100 %" in page.text and "12" in page.text
+
+
+def test_more_people_than_are_drawn_is_said(tmp_path: Path) -> None:
+    people = [f"person {n:02}" for n in range(26)]
+    with made(tmp_path, Clock(), count=1, people=people, overlap=26) as store:
+        for who in people:
+            store.answer(who, take(store, who).lease, for_candidate(take(store, who), 1))
+        page = Reader(store).login(people[0]).page("/agreement")
+    assert page.text.count("The first 24 of 26 are drawn; the table has all.") == 2  # sides, pace
+    assert all(who in page.text for who in people)
+
+
+def test_in_review_the_first_answer_counts(tmp_path: Path) -> None:
+    with made(tmp_path, Clock(), count=1, people=("ann", "bob"), overlap=2, review=True) as store:
+        for who in ("ann", "bob"):
+            shown = take(store, who)
+            store.answer(who, shown.lease, for_candidate(shown, 1 if who == "ann" else 2))
+        last = store.last("bob")
+        assert last is not None
+        again = store.undo("bob", last)
+        store.answer("bob", again.lease, for_candidate(again, 1))
+        assert agreement_json(store)["kappas"][0]["same"] == 0.0
+        assert "first counts here" in Reader(store).login("ann").page("/agreement").text
+        store.set_options(replace(store.options, review=False))
+        assert agreement_json(store)["kappas"][0]["same"] == 1.0
+        assert "first counts here" not in Reader(store).login("ann").page("/agreement").text
 
 
 def test_with_one_answer_there_is_a_page(tmp_path: Path) -> None:

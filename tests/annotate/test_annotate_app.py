@@ -1,6 +1,8 @@
 """The pages: what they show and do not show, and what becomes of what is posted, sent by whoever it may be."""
 
 import json
+import re
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -9,8 +11,8 @@ from urllib.parse import quote, quote_from_bytes
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_batches import ATTRIBUTES, answers_file, hasty, write
-from small_pages import NASTY, ORIGIN, Reader, Seen, checked, reading, stored
+from small_batches import answers_file, hasty, write
+from small_pages import NASTY, ORIGIN, Reader, Seen, reading, stored
 
 from skyrm_jax.annotate import app as app_module
 from skyrm_jax.annotate.exchange import import_batch
@@ -103,9 +105,41 @@ def test_a_flag_needs_a_reason(pair: tuple[Reader, Reader]) -> None:
     form = ann.page().forms["/flag"]
     refused = ann.post("/flag", form | {"why": "  "})
     assert refused.status_code == 409 and "empty" in refused.text
+    assert "/flag" in Seen.of(refused.text).forms
     assert ann.post("/flag", form | {"why": "cut off"}).headers["location"] == "/?did=flagged"
     assert [flag.why for flag in ann.store.flags()] == ["cut off"]
     assert "question 1" in ann.page().text
+
+
+def test_a_refused_flag_leaves_what_was_answered_before_in_its_fields(pair: tuple[Reader, Reader]) -> None:
+    ann, _ = pair
+    ann.answer("both good", note="my note")
+    ann.post("/undo", ann.page().forms["/undo"])
+    refused = Seen.of(ann.post("/flag", ann.page().forms["/flag"] | {"why": " "}).text)
+    assert (refused.forms["/answer"]["choice"], refused.forms["/answer"]["note"]) == ("both good", "my note")
+
+
+def test_an_undo_is_of_one_answer_and_no_other(pair: tuple[Reader, Reader]) -> None:
+    ann, _ = pair
+    assert "/undo" not in ann.page().forms
+    ann.answer("both good")
+    old = ann.page().forms["/undo"]
+    ann.answer("both bad")
+    refused = ann.post("/undo", old)
+    assert refused.status_code == 409 and "not the last" in refused.text and "out of date" in refused.text
+    new = ann.page().forms["/undo"]
+    assert ann.page("/history").forms["/undo"] == new
+    assert [ann.post("/undo", new).status_code for _ in range(2)] == [303, 409]
+    assert [row.choice for row in ann.store.answers()] == ["both good"]
+
+
+def test_who_has_only_flagged_can_undo_that(tmp_path: Path) -> None:
+    with reading(stored(tmp_path, PAIRS[:1]), "ann") as (ann,):
+        ann.post("/flag", ann.page().forms["/flag"] | {"why": "cut off"})
+        page = ann.page()
+        assert "Nothing is left" in page.text
+        assert ann.post("/undo", page.forms["/undo"]).status_code == 303
+        assert "question 0" in ann.page().text and not ann.store.flags()
 
 
 def test_when_nothing_is_left(tmp_path: Path) -> None:
@@ -119,7 +153,7 @@ def test_when_nothing_is_left(tmp_path: Path) -> None:
 
 def test_an_empty_store_says_how_to_fill_it(tmp_path: Path) -> None:
     with reading(Store(tmp_path / "empty"), "ann") as (ann,):
-        assert "import a batch" in ann.page().text
+        assert "Import a batch" in ann.page().text and "Stop" not in ann.page().text
         assert "answered nothing yet" in ann.page("/history").text
         assert "Nobody has answered" in ann.page("/agreement").text
 
@@ -179,10 +213,21 @@ def test_a_gold_check_looks_like_any_other_item(tmp_path: Path) -> None:
             import_batch(store, write(folder, "b", 2))
             import_batch(store, batch, gold=answers if name == "gold" else None)
             reader = Reader(store).login("ann")
-            while "x " not in (page := reader.page()).text.split("question ")[1][:3]:
+            reader.answer("both bad")
+            while not re.search(r"question x \d", html := reader.client.get("/").text):
                 reader.answer("both bad")
-            pages.append([(tag, sorted(attributes)) for tag, attributes in page.elements])
+            pages.append(masked(html))
     assert pages[0] == pages[1]
+
+
+def masked(html: str) -> str:
+    """A page without what differs from item to item, and how many were answered."""
+    for value in (r'(?<=name="csrf" value=")\w+', r'(?<=name="lease" value=")[\w-]+', r'(?<=data-draft=")\w+'):
+        html, n = re.subn(value, "*", html)
+        assert n
+    html = re.sub(r"(?<=/item/)[\w-]{22}", "*", html)
+    html = re.sub(r"(question x|good|bad) \d", "*", html)
+    return re.sub(r"(?s)<progress.*?</span>", "*", html)
 
 
 # Review
@@ -213,22 +258,6 @@ def test_review_reveals_after_the_answer_and_wants_a_reason(tmp_path: Path) -> N
         page = ann.page(ann.answer(other).headers["location"])
         assert "/explain" not in page.forms and "Next pair" in page.text
         assert "question 2" in ann.page().text
-
-
-def test_checks_stand_with_the_response_they_are_about(tmp_path: Path) -> None:
-    checks = [
-        {"who": "model <a>", "candidate": 1, "verdict": "correct", "why": "Candidate 1 holds, unlike candidate 2."},
-        {"who": "model b", "candidate": 2, "verdict": "incorrect", "why": ""},
-    ]
-    with reading(checked(tmp_path, checks), "ann", "bob", "eve", "dan") as readers:
-        for reader in readers[:1]:
-            shown = reader.store.next(reader.name)
-            assert shown is not None
-            left, right = reader.page().text.split("Left response")[1].split("Right response")
-            one, two = (right, left) if shown.swapped else (left, right)
-            assert "Correct" in one and "model <a>" in one and "Incorrect" in two and "model b" in two
-            words = ("right", "left") if shown.swapped else ("left", "right")
-            assert f"{words[0]} candidate holds, unlike {words[1]} candidate." in one
 
 
 # What is posted
@@ -269,7 +298,33 @@ def test_an_answer_that_cannot_be_kept_comes_back_with_what_was_written(pair: tu
     assert state(ann.store) == before
 
 
-@pytest.mark.parametrize("path", ["/answer", "/explain", "/flag", "/undo", "/logout"])
+def test_without_a_choice_the_rest_of_the_form_comes_back(pair: tuple[Reader, Reader]) -> None:
+    ann, _ = pair
+    form = ann.page().forms["/answer"] | {"note": "long work"}
+    refused = ann.post("/answer", form)
+    assert "choice" not in form and refused.status_code == 409
+    assert Seen.of(refused.text).forms["/answer"]["note"] == "long work"
+
+
+def test_a_busy_store_is_503_and_other_faults_of_it_are_not(
+    pair: tuple[Reader, Reader], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ann, _ = pair
+    form = ann.page().forms["/answer"] | {"choice": "left better"}
+    for words, status in (("database is locked", 503), ("no such table: items", 500)):
+
+        def fail(*_: object, words: str = words) -> None:
+            raise sqlite3.OperationalError(words)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Store, "answer", fail)
+            answer = ann.post("/answer", form)
+        assert answer.status_code == status and words not in answer.text
+        assert ("try again" in answer.text) == ("retry-after" in answer.headers) == (status == 503)
+    assert ann.post("/answer", form).status_code == 303
+
+
+@pytest.mark.parametrize("path", ["/answer", "/explain", "/flag", "/undo", "/ping", "/logout"])
 def test_nothing_is_posted_without_our_form_from_our_page_by_who_is_logged_in(
     pair: tuple[Reader, Reader], path: str
 ) -> None:
@@ -329,7 +384,7 @@ VALUE = (
 
 @settings(max_examples=150)
 @given(
-    st.sampled_from(["/answer", "/flag", "/explain", "/undo", "/login", "/logout"]),
+    st.sampled_from(["/answer", "/flag", "/explain", "/undo", "/ping", "/login", "/logout"]),
     st.dictionaries(st.sampled_from(FIELDS), VALUE, max_size=6),
     st.booleans(),
 )
@@ -347,7 +402,7 @@ def test_whatever_is_in_a_form_it_is_kept_or_refused(
     if path in ("/login", "/logout"):
         lasting.client.cookies.clear()
         lasting.login("ann")
-    assert answer.status_code in (303, 400, 401, 403, 409)
+    assert answer.status_code in (303, 400, 401, 403, 409) or (path, answer.status_code) == ("/ping", 204)
     after = state(lasting.store)
     if path == "/login":
         assert after[1] == before[1]
@@ -382,56 +437,6 @@ def test_whatever_path_is_asked_for_it_is_answered(lasting: Reader, one: str, tw
     assert state(lasting.store)[1] == before[1]
 
 
-# Texts of others, on pages
-
-
-def test_nasty_texts_and_names_do_nothing_on_any_page(tmp_path: Path) -> None:
-    pairs = [(f"{text} {n}", f"{text} a", f"{text} b") for n, text in enumerate(NASTY)]
-    with reading(stored(tmp_path, pairs), "<b>\"'&") as (reader,):
-        allowed = {"/static/annotate.js"}
-        for n in range(len(pairs)):
-            shown = reader.store.next(reader.name)
-            assert shown is not None
-            for view in ("rendered", "raw", "difference"):
-                page = reader.page(f"/item/{shown.lease}?view={view}")
-                for tag, attributes in page.elements:
-                    assert not any(
-                        name.startswith("on") or name in ("style", "srcdoc", "formaction") for name in attributes
-                    )
-                    assert tag not in ("iframe", "object", "embed", "svg", "style", "base", "img", "form2")
-                    assert tag != "script" or attributes["src"] in allowed
-                    href = attributes.get("href", "/")
-                    assert href.startswith(("/", "http://", "https://", "mailto:", "#main")) and not href.startswith(
-                        "//"
-                    )
-                assert set(page.forms) == {"/answer", "/undo", "/flag", "/logout", ""}
-            reader.answer(CHOICES[n % 8], note=NASTY[n], tools=NASTY[n])
-        page = reader.page("/history")
-        assert set(page.forms) == {"/logout", "/undo"} and not [t for t, _ in page.elements if t in ("b", "img", "svg")]
-        assert "<b>\"'&" in page.text
-
-
-def test_a_megabyte_is_cut_and_can_be_had_whole(tmp_path: Path) -> None:
-    long = "wörd " * 200_000
-    with reading(stored(tmp_path, [("q", long, "short")]), "ann") as (ann,):
-        shown = ann.store.next("ann")
-        assert shown is not None
-        for view in ("rendered", "raw", "difference"):
-            html = ann.client.get(f"/item/{shown.lease}?view={view}").text
-            assert len(html) < 450_000 and "1,000,000" in html
-        side = "left" if len(shown.item.candidates[int(shown.swapped)][0].content) > 10 else "right"
-        answer = ann.client.get(f"/raw/{shown.lease}/{side}-0")
-        assert answer.text == long and answer.headers["content-type"] == "text/plain; charset=utf-8"
-        assert ann.client.get(f"/raw/{shown.lease}/left-1").status_code == 404
-
-
-def test_the_last_user_turn_is_marked(tmp_path: Path) -> None:
-    with reading(stored(tmp_path, PAIRS), "ann") as (ann,):
-        (turn,) = (a for t, a in ann.page().elements if t == "article")
-        assert turn == {"class": "turn user asks", "id": "asks"}
-        assert ATTRIBUTES.annotation_guideline in ann.page().text
-
-
 # Around it
 
 
@@ -464,6 +469,10 @@ def test_pages_say_what_went_wrong_and_hide_why(pair: tuple[Reader, Reader], mon
     assert answer.headers["content-security-policy"]
 
 
+def ids_of(page: Seen) -> list[str]:
+    return [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+
+
 def test_every_field_has_a_label_and_every_page_its_landmarks(pair: tuple[Reader, Reader]) -> None:
     ann, _ = pair
     ann.answer("left better")
@@ -472,11 +481,13 @@ def test_every_field_has_a_label_and_every_page_its_landmarks(pair: tuple[Reader
         page = Seen.of(html)
         tags = [tag for tag, _ in page.elements]
         assert tags.count("h1") == tags.count("main") == tags.count("title") == 1
+        assert ("clock" in ids_of(page)) == (path == "/") and "output" not in tags
+        assert not any(a.get("id") == "clock" and a != {"id": "clock", "role": "timer"} for _, a in page.elements)
         assert {"header", "nav"} <= set(tags) and ("a", {"class": "skip", "href": "#main"}) in page.elements
         assert ("html", {"lang": "en"}) in page.elements
         assert [a.get("aria-live") for _, a in page.elements if a.get("id") == "status"] == ["polite"]
         labelled = {a["for"] for t, a in page.elements if t == "label" and "for" in a}
-        ids = [a["id"] for _, a in page.elements if "id" in a]
+        ids = ids_of(page)
         assert len(ids) == len(set(ids)), path
         for tag, attributes in page.elements:
             if tag in ("textarea", "select") or (tag == "input" and attributes.get("type") != "hidden"):

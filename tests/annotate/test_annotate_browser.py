@@ -101,7 +101,7 @@ def test_twenty_pairs_by_keyboard_one_undone_the_browser_closed_nothing_lost(
     with chromium.launch_persistent_context(profile, **ARGUMENTS) as context:
         page = context.new_page()
         page.goto(url)
-        assert question(page) == "question 12" and "12 done" in page.inner_text(".top")
+        assert question(page) == "question 12" and "12 answered" in page.inner_text(".top")
         assert page.input_value("[name=tools]") == "1 2 g x u search"
         assert page.is_checked("#choice-5")
         page.keyboard.press("n")
@@ -111,7 +111,7 @@ def test_twenty_pairs_by_keyboard_one_undone_the_browser_closed_nothing_lost(
             assert question(page) == f"question {n}"
             press(page, keys[n], "Enter")
             expected.append(by_key[keys[n]])
-        assert "20 done" in page.inner_text(".top")
+        assert "20 answered" in page.inner_text(".top")
         press(page, "f", *"cut off", "Control+Enter")
         assert question(page) == "question 21"
         found = page.evaluate("fetch('/agreement.json').then((answer) => answer.json())")
@@ -133,7 +133,7 @@ def test_without_a_choice_nothing_is_sent(chromium: Any, serve: Callable[..., st
         page.keyboard.press("1")  # nothing behind the box
         page.keyboard.press("Escape")
         assert not page.is_visible("#keys") and not page.is_checked("#choice-1")
-        assert question(page) == "question 0" and "0 done" in page.inner_text(".top")
+        assert question(page) == "question 0" and "0 answered" in page.inner_text(".top")
 
 
 def test_two_people_at_once(chromium: Any, serve: Callable[..., str], tmp_path: Path) -> None:
@@ -183,7 +183,7 @@ def test_nasty_texts_do_no_harm(chromium: Any, serve: Callable[..., str]) -> Non
                 )
                 assert page.evaluate("document.documentElement.scrollWidth") <= 1280
                 for side in ("left", "right"):
-                    assert page.locator(f"#{side} .text").count() >= 1
+                    assert page.locator(f"#{side} :is(.text, .note)").count() >= 1
             press(page, "g" if n % 2 else "x", "Enter")
         assert "Nothing is left" in page.inner_text("h1")
         page.goto(f"{url}/history")
@@ -328,6 +328,73 @@ def test_pages_fit_and_the_focus_is_seen(chromium: Any, serve: Callable[..., str
         page.keyboard.press("f")
         box = page.locator(".pop").bounding_box()
         assert box["x"] >= 0 and box["x"] + box["width"] <= width and box["y"] > 0
+
+
+def test_a_change_of_view_keeps_the_focus_and_shows_the_turn_to_answer(
+    chromium: Any, serve: Callable[..., str]
+) -> None:
+    text = "\n\n".join(f"line {n}" for n in range(100))
+    url = serve([("q " * 3000 + "the end", text, text + " more")])
+    with chromium.launch(**ARGUMENTS) as browser:
+        page = browser.new_page(viewport={"width": 1280, "height": 900})
+        login(page, url, "ann")
+        for side in ("left", "right", "conversation"):
+            page.focus(f"#{side}")
+            for key, view in (("d", "difference"), ("d", "rendered"), ("r", "raw"), ("r", "rendered")):
+                page.evaluate("document.getElementById('conversation').scrollTop = 300")
+                page.keyboard.press(key)
+                page.wait_for_selector(f"#texts[data-view={view}]")
+                assert page.evaluate("document.activeElement.id") == side
+                assert page.evaluate("document.getElementById('conversation').scrollTop") < 5
+        page.focus("#confirm")
+        page.keyboard.press("d")
+        page.wait_for_selector("#texts[data-view=difference]")
+        assert page.evaluate("document.activeElement.id") == "confirm"
+
+
+def test_what_was_stopped_on_its_way_can_be_sent_again(chromium: Any, serve: Callable[..., str]) -> None:
+    url = serve(PAIRS[:2])
+    with chromium.launch(**ARGUMENTS) as browser:
+        page = browser.new_page()
+        login(page, url, "ann")
+        page.evaluate("stop = (event) => event.preventDefault(); document.addEventListener('submit', stop)")
+        page.keyboard.press("2")
+        page.keyboard.press("Enter")
+        page.keyboard.press("Enter")
+        assert "being sent" in page.inner_text("#status")
+        page.evaluate("document.removeEventListener('submit', stop)")
+        page.wait_for_timeout(5500)
+        press(page, "Enter")
+        assert question(page) == "question 1"
+
+
+def test_the_pair_stays_with_who_is_at_work_and_a_draft_with_who_was(chromium: Any, serve: Callable[..., str]) -> None:
+    url = serve(PAIRS[:1], lease_seconds=3)
+    with chromium.launch(**ARGUMENTS) as browser:
+        ann, bob = (browser.new_context().new_page() for _ in range(2))
+        login(ann, url, "ann")
+        ann.keyboard.press("n")
+        for _ in range(14):
+            ann.keyboard.type("x")
+            ann.wait_for_timeout(500)
+        login(bob, url, "bob")
+        assert "Nothing is left" in bob.inner_text("h1")
+        ann.wait_for_timeout(4000)  # nobody is there
+        bob.goto(url)
+        assert question(bob) == "question 0"
+        ann.keyboard.type("y")
+        ann.wait_for_selector("#status:has-text('somebody else')")
+        ann.keyboard.press("Escape")
+        press(ann, "1", "Enter")
+        assert "out of date" in ann.inner_text("h1") and "x" * 14 + "y" in ann.inner_text("main")
+        bob.wait_for_timeout(4000)
+        ann.goto(url)
+        assert question(ann) == "question 0" and ann.input_value("[name=tools]") == "x" * 14 + "y"
+        assert ann.is_checked("#choice-1")
+        press(ann, "Enter")
+        press(ann, "u")
+        assert ann.evaluate("Object.keys(localStorage).filter((key) => key.startsWith('annotate:')).length") == 0
+        assert ann.input_value("[name=tools]") == "x" * 14 + "y"
 
 
 def test_review_by_keyboard(chromium: Any, serve: Callable[..., str]) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from served import serving
-from small_batches import Clock, answers_file, made, say, write
+from small_batches import Clock, answers_file, made, say, take, write
 
 from skyrm_jax.annotate.cli import main
 from skyrm_jax.annotate.serve import serve
@@ -48,6 +48,24 @@ def test_tokens(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with Store(tmp_path / "store") as store:
         boss = store.annotator_by_token(token)
         assert boss is not None and (boss.name, boss.role) == ("boss", "adjudicator")
+    for options, role in (([], "adjudicator"), (["--no-adjudicator"], "annotator"), ([], "annotator")):
+        run(tmp_path / "store", "token", "boss", *options)
+        with Store(tmp_path / "store") as store:
+            boss = store.annotator_by_token(capsys.readouterr().out.strip())
+            assert boss is not None and boss.role == role
+
+
+def test_an_export_says_what_it_leaves_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with made(tmp_path, Clock(), count=3, overlap=2) as store:
+        for who, candidate in (("ann", 1), ("bob", 2)):
+            say(store, who, candidate)
+            say(store, who, 1)
+        say(store, "ann", 1)
+        store.flag("bob", take(store, "bob").lease, "broken")
+    run(tmp_path / "store", "export", "b", "--out", tmp_path)
+    said = capsys.readouterr()
+    assert len(Path(said.out.strip()).read_text().splitlines()) == 2
+    assert "2 answers to pairs on which people disagree" in said.err and "1 answers to flagged pairs" in said.err
 
 
 def test_options_stay_until_they_are_changed(tmp_path: Path) -> None:

@@ -7,17 +7,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_pages import NASTY, Seen
 
-from skyrm_jax.annotate.difference import Difference, difference
+from skyrm_jax.annotate import difference as module
+from skyrm_jax.annotate.difference import MOST, STEPS, Difference
 
 WORDS = st.lists(st.sampled_from("the quick brown fox jumps over lazy dog , .".split()), max_size=60)  # noqa: SIM905
 
 
-def marks(html: str) -> list[str]:
-    return re.findall("<mark>(.*?)</mark>", html, re.DOTALL)
+def difference(left: str, right: str, steps: int = STEPS) -> Difference:
+    """Of two texts."""
+    return module.difference([left], [right], steps)
 
 
-def unmarked(html: str) -> str:
-    return Seen.of(re.sub("<mark>.*?</mark>", " ", html, flags=re.DOTALL)).text
+def marks(side: tuple[str, ...]) -> list[str]:
+    return re.findall("<mark>(.*?)</mark>", "".join(side), re.DOTALL)
+
+
+def unmarked(side: tuple[str, ...]) -> str:
+    return Seen.of(re.sub("<mark>.*?</mark>", " ", "".join(side), flags=re.DOTALL)).text
 
 
 def test_words_that_differ_are_marked() -> None:
@@ -42,7 +48,7 @@ def test_nothing_against_nothing_or_something() -> None:
 def test_both_texts_are_whole_and_what_is_not_marked_is_shared(one: list[str], two: list[str], steps: int) -> None:
     found = difference(" ".join(one), " ".join(two), steps)
     for words, html in ((one, found.left), (two, found.right)):
-        assert Seen.of(html).text == " ".join(words)
+        assert Seen.of("".join(html)).text == " ".join(words)
     assert unmarked(found.left).split() == unmarked(found.right).split()
     assert 0 <= found.shared <= 1
 
@@ -56,15 +62,15 @@ def test_the_same_text_has_no_difference(words: list[str]) -> None:
 def test_nasty_texts_stay_texts() -> None:
     found = difference("\n".join(NASTY), "\n".join(reversed(NASTY)))
     for html in (found.left, found.right):
-        assert {tag for tag, _ in Seen.of(html).elements} <= {"pre", "mark"}
-        assert "\x1b" not in html and "\u202e" not in html
+        assert {tag for tag, _ in Seen.of("".join(html)).elements} <= {"pre", "mark"}
+        assert "\x1b" not in html[0] and "\u202e" not in html[0]
 
 
 @pytest.mark.parametrize("unit", ["a ", "x y ", ".,"])
 def test_long_and_monotonous_texts_end_soon(unit: str) -> None:
     found = difference(unit * 400_000, f"b {unit}" * 200_000)
     assert not found.whole
-    assert len(Seen.of(found.left).text) <= 100_000
+    assert len(Seen.of(found.left[0]).text) <= MOST
 
 
 def test_with_no_time_left_the_rest_counts_as_different() -> None:
@@ -72,3 +78,20 @@ def test_with_no_time_left_the_rest_counts_as_different() -> None:
     two = " ".join(f"w{n}" for n in range(99, -1, -1))
     assert not difference(one, two, steps=150).whole and difference(one, two).whole
     assert difference(f"begin {one} end", f"begin {two} end", steps=0).shared == pytest.approx(4 / 204)
+
+
+def test_several_texts_of_a_side_are_compared_as_one_and_marked_apart() -> None:
+    found = module.difference(["the quick", " brown fox ", ""], ["the quick brown", "wolf"])
+    assert [Seen.of(html).text for html in found.left] == ["the quick", " brown fox ", ""]
+    assert [Seen.of(html).text for html in found.right] == ["the quick brown", "wolf"]
+    assert (marks(found.left), marks(found.right)) == (["fox"], ["wolf"])
+    assert not marks(found.left[:1]) and not marks(found.right[:1])
+    split = module.difference(["a b c", "d e f"], ["x b c d e y"])
+    assert [marks((html,)) for html in split.left] == [["a"], ["f"]]
+
+
+def test_the_limit_is_for_all_texts_of_a_side() -> None:
+    one, two = "a " * (MOST // 2 - 5), "b " * 10
+    assert module.beginnings([one, two, two]) == [one, two[:10], ""]
+    found = module.difference([one, two], [one])
+    assert not found.whole and Seen.of(found.left[1]).text.split() == ["b"] * 5

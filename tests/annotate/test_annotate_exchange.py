@@ -8,11 +8,26 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_batches import ATTRIBUTES, Clock, answers_file, for_candidate, hasty, made, number, say, take, waiting, write
+from small_batches import (
+    ATTRIBUTES,
+    Clock,
+    answers_file,
+    for_candidate,
+    hasty,
+    made,
+    number,
+    say,
+    take,
+    undo,
+    waiting,
+    write,
+)
 
+from skyrm_jax.annotate import exchange, staging
+from skyrm_jax.annotate.events import rebuild
 from skyrm_jax.annotate.exchange import Taken, export_answers, export_argilla, export_events, import_batch
 from skyrm_jax.annotate.given import Given
-from skyrm_jax.annotate.store import Options, Store
+from skyrm_jax.annotate.store import Options, Shown, Store
 from skyrm_jax.curate import people
 from skyrm_jax.curate.humans.argilla import read_argilla, write_argilla
 from skyrm_jax.curate.humans.batch import Item, read_items, read_key, write_batch
@@ -38,6 +53,10 @@ def lines(path: Path) -> list[dict[str, Any]]:
 def rewritten(path: Path, rows: list[dict[str, Any]]) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path
+
+
+def number_of(item: Item) -> int:
+    return int(item.prompt[0].content.split()[-1])
 
 
 def everything(store: Store) -> list[list[Any]]:
@@ -197,8 +216,10 @@ def test_what_goes_out_is_what_curation_reads(tmp_path: Path, clock: Clock) -> N
     say(store, "ann", 1)
     store.flag("bob", take(store, "bob").lease, "flagged items are left out")
     say(store, "ann", 1)
-    store.undo("ann")  # withdrawn
-    path = export_answers(store, "b", tmp_path)
+    undo(store, "ann")  # withdrawn
+    done = export_answers(store, "b", tmp_path)
+    assert done.answers == 9 and done.left_out == {"flag": 1}
+    path = done.path
     assert path.name == "b.answers-annotate.jsonl" and people.answers_of(tmp_path, "b") == [path]
     imported = people.read(tmp_path, "b", HumanQueue(annotators=2))
     by_pair = {one.pair_id: one for one in imported.verified}
@@ -211,7 +232,7 @@ def test_what_goes_out_is_what_curation_reads(tmp_path: Path, clock: Clock) -> N
     assert {answer.seconds for answer in answers} == {5.0, 0.0} and answers[0].note == "n"
     assert answers[0].time == "1970-01-12T13:46:50+00:00"
     # The same in Argilla's form, all items there.
-    records = export_argilla(store, "b", tmp_path / "out")
+    records = export_argilla(store, "b", tmp_path / "out").path
     assert verify(key, read_argilla([records])) == verify(key, answers)
     assert len(json.loads(records.read_text())) == 7
     with pytest.raises(UserError, match=r"batch 'nope' is not in the store; it has b, gold"):
@@ -221,12 +242,158 @@ def test_what_goes_out_is_what_curation_reads(tmp_path: Path, clock: Clock) -> N
     assert [event.data["answers"] for event in store.events() if event.kind == "exported"] == [9, 9]
 
 
+@pytest.mark.parametrize("export", [export_answers, export_argilla])
+def test_what_still_waits_does_not_go_out(tmp_path: Path, clock: Clock, export: Any) -> None:
+    store = made(tmp_path, clock, count=5, overlap=2, review=True)
+    store.add_annotator("eve", "adjudicator")
+    labels = {item: origin.shown("original") for item, origin in read_key(tmp_path, "b").origins.items()}
+
+    def said(who: str, right: bool, why: str = "the label is wrong") -> str:
+        shown = take(store, who)
+        label = 1 if labels[shown.item.item] == "candidate 1" else 2
+        recorded = store.answer(who, shown.lease, for_candidate(shown, label if right else 3 - label))
+        if recorded.needs_why and why:
+            store.explain(who, shown.lease, why)
+        return shown.lease
+
+    with pytest.raises(UserError, match="nobody has answered any of it yet"):
+        export_answers(store, "b", tmp_path)
+    said("ann", True)
+    said("bob", False)
+    with pytest.raises(UserError, match="the 2 answers to it still wait"):
+        export_answers(store, "b", tmp_path)
+    for who in ("ann", "bob"):
+        said(who, True)
+    said("ann", True)
+    store.flag("bob", take(store, "bob").lease, "broken")
+    said("ann", False)
+    owing = said("bob", False, why="")
+    done = export(store, "b", tmp_path)
+    assert (done.answers, done.left_out) == (3, {"split": 2, "flag": 1, "reason": 1})
+    answers = read_argilla([done.path]) if done.path.suffix == ".json" else read_answers([done.path])
+    assert len(answers) == 3 and len(verify(read_key(tmp_path, "b"), answers, annotators=2).verified) == 1
+    store.explain("bob", owing, "it is")
+    for _ in range(2):
+        said("eve", True)
+    assert (export(store, "b", tmp_path).left_out, export(store, "b", tmp_path).answers) == ({}, 9)
+
+
+def test_without_review_no_reason_is_waited_for(tmp_path: Path, clock: Clock) -> None:
+    """Nobody could give it."""
+    store = made(tmp_path, clock, count=1, review=True)
+    shown = take(store, "ann")
+    right = 1 if "good" in shown.item.candidates[0][0].content else 2
+    assert store.answer("ann", shown.lease, for_candidate(shown, 3 - right)).needs_why
+    with pytest.raises(UserError, match="wait for an adjudicator or a reason"):
+        export_answers(store, "b", tmp_path)
+    store.set_options(replace(store.options, review=False))
+    assert export_answers(store, "b", tmp_path).answers == 1
+
+
+def graded(folder: Path, count: int) -> Path:
+    """A batch whose later half is the more objective one, with some lines answered."""
+    batch = write(folder, count=count)
+    rows = lines(batch)
+    for n, row in enumerate(rows):
+        row["attributes"] = row["attributes"] | {
+            "preference_objectivity": "Subjective" if n < count / 2 else "Objective"
+        }
+        if n % 3 == 0:
+            row |= {"verdict": "candidate 1", "annotator": "zoe", "time": "2025-07-02T13:30:00+00:00"}
+    return rewritten(batch, rows)
+
+
+def test_a_stopped_import_is_finished_by_another_and_people_answer_meanwhile(
+    store: Store, tmp_path: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch = graded(tmp_path, 20)
+    monkeypatch.setattr(staging, "PART_LINES", 3)
+    whole = hasty(Store(tmp_path / "whole", store.options, clock))
+    monkeypatch.setattr(exchange, "sleep", lambda _: None)
+    assert import_batch(whole, batch) == Taken(20, 20, 0, 7)
+    seen = []
+
+    def pause(seconds: float) -> None:
+        assert not store._db.in_transaction  # others get their turn
+        seen.append(len(list(store.items("b"))))
+        if len(seen) == 4:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(exchange, "sleep", pause)
+    with pytest.raises(KeyboardInterrupt):
+        import_batch(store, batch)
+    assert seen == [3, 6, 9, 12]
+    assert [event.kind for event in store.events()].count("imported") == 0
+    with store.writing() as db:
+        before = everything(store)
+        rebuild(db)
+        assert everything(store) == before
+    monkeypatch.setattr(exchange, "sleep", lambda _: None)
+    assert import_batch(store, batch) == Taken(20, 8, 0, 3)
+    assert everything(store) == everything(whole)
+    assert [number_of(item) for item in store.items("b")] == [*range(10, 20), *range(10)]
+
+
+def test_other_processes_write_between_the_parts_of_an_import(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.annotator("ann", create=True)
+    store.add_annotator("eve", "adjudicator")
+    other = hasty(Store(tmp_path / "store", alone=False))
+    monkeypatch.setattr(staging, "PART_LINES", 2)
+    got: list[Shown] = []
+    monkeypatch.setattr(exchange, "sleep", lambda _: got.append(say(other, "ann", 1)))
+    assert import_batch(store, graded(tmp_path, 12)).new == 12
+    while other.next("ann") is not None:
+        got.append(say(other, "ann", 1))
+    wanted = [n for n in (*range(6, 12), *range(6)) if n % 3]
+    assert [number(shown) for shown in got] == wanted
+    assert store.progress("ann").done == 12 and store.progress("ann").open == 0
+    other.close()
+
+
+def test_parts_are_bounded_in_bytes_too(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(staging, "PART_BYTES", 1)
+    pauses: list[float] = []
+    monkeypatch.setattr(exchange, "sleep", pauses.append)
+    assert import_batch(store, write(tmp_path, count=5)).new == 5
+    assert len(pauses) == 4 and min(pauses) > 0.1  # as often as others look whether it is their turn
+
+
+def test_lines_of_one_file_are_held_against_each_other_first(store: Store, tmp_path: Path) -> None:
+    rows = lines(write(tmp_path, count=2))
+    answered = rows[0] | {"verdict": "candidate 1", "annotator": "zoe"}
+    assert import_batch(store, rewritten(tmp_path / "twice.jsonl", [answered, answered, rows[1]])).new == 2
+    fresh = hasty(Store(tmp_path / "fresh"))
+    for second, message in (
+        ({"prompt": "other"}, r"bad\.jsonl:3: item \w+ stands at .*bad\.jsonl:1 with other content"),
+        ({"verdict": "candidate 2"}, r"bad\.jsonl:1 and .*bad\.jsonl:3: zoe gives two answers to item"),
+    ):
+        bad = rewritten(tmp_path / "bad.jsonl", [answered, rows[1], answered | second])
+        with pytest.raises(UserError, match=message):
+            import_batch(fresh, bad)
+        assert fresh.batches() == []
+
+
+@pytest.mark.parametrize("name", ["Zoe\u0308", "Zo\u00eb"])
+def test_a_name_is_the_same_however_its_letters_are_coded(store: Store, tmp_path: Path, name: str) -> None:
+    batch = write(tmp_path, count=2)
+    rows = lines(batch)
+    rows[0] |= {"verdict": "candidate 1", "annotator": name}
+    rewritten(batch, rows)
+    assert import_batch(store, batch).answers == 1 and import_batch(store, batch).answers == 0
+    assert number(take(store, "Zo\u00eb")) == 1
+    rows[1] |= {"verdict": "candidate 1", "annotator": "x" * 65}
+    with pytest.raises(UserError, match=r"b\.jsonl:2: annotator: name 'x+' must have 1 to 64 characters"):
+        import_batch(store, rewritten(batch, rows))
+
+
 def test_argilla_s_records_come_in_and_round_again(tmp_path: Path, clock: Clock) -> None:
     store = made(tmp_path, clock, count=4, overlap=2)
     for who in ("ann", "bob"):
         for n in range(3):
             say(store, who, n % 3, attributes={"controversiality": "Medium"} if n == 1 else {})
-    back = export_argilla(store, "b", tmp_path / "out")
+    back = export_argilla(store, "b", tmp_path / "out").path
     fresh = hasty(Store(tmp_path / "fresh", Options(overlap=2), now=clock))
     assert import_batch(fresh, back) == Taken(4, 4, 0, 6)
     assert import_batch(fresh, back) == Taken(4, 0, 0, 0)

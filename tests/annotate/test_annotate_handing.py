@@ -1,5 +1,6 @@
 """Who gets which item: rules one by one, and the whole against a plain model; and that it stays fast."""
 
+import json
 import sqlite3
 from collections import Counter
 from dataclasses import dataclass, field, replace
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from small_batches import Clock, answers_file, hasty, made, number, say, take, write
+from small_batches import Clock, answers_file, hasty, made, number, say, take, undo, write
 
 from skyrm_jax.annotate import events, handing
 from skyrm_jax.annotate.exchange import import_batch
@@ -37,36 +38,6 @@ def test_in_the_order_of_batches_and_nobody_twice(tmp_path: Path, clock: Clock) 
     assert store.next("ann") is None and store.next("bob") is None
 
 
-def test_what_they_hold_comes_again_and_lives_longer(tmp_path: Path, clock: Clock) -> None:
-    store = made(tmp_path, clock, lease_seconds=100)
-    shown = take(store, "ann")
-    for _ in range(5):
-        clock.time += 80
-        again = take(store, "ann")
-        assert (again.lease, again.shown_at, again.expires) == (shown.lease, shown.shown_at, clock.time + 100)
-    assert number(take(store, "bob")) == 1
-    clock.time += 99
-    store.show("ann", shown.lease)
-    clock.time += 99
-    store.answer("ann", shown.lease, Given("left better"))
-
-
-def test_what_nobody_answers_in_time_goes_to_others_first(tmp_path: Path, clock: Clock) -> None:
-    store = made(tmp_path, clock, lease_seconds=100)
-    shown = take(store, "ann")
-    for n in (1, 2):
-        assert number(say(store, "bob", 1)) == n
-    clock.time += 100
-    with pytest.raises(Refused, match="too long") as error:
-        store.answer("ann", shown.lease, Given("left better"))
-    assert error.value.reason == "stale"
-    assert number(take(store, "bob")) == 0  # before what comes later in the queue
-    assert number(take(store, "ann")) == 3
-    clock.time += 100
-    assert number(take(store, "ann")) == 0  # they may have it again
-    assert sum(event.kind == "expired" for event in store.events()) == 3
-
-
 def test_a_tie_goes_to_an_adjudicator_who_has_not_answered(tmp_path: Path, clock: Clock) -> None:
     store = made(tmp_path, clock, count=1, people=("ann", "bob", "cat"), overlap=2)
     store.add_annotator("eve", "adjudicator")
@@ -81,8 +52,8 @@ def test_a_tie_goes_to_an_adjudicator_who_has_not_answered(tmp_path: Path, clock
     assert [row.origin for row in store.answers()] == ["queue", "queue", "adjudication"]
     # What came before an adjudication cannot be taken back; the adjudication can.
     with pytest.raises(Refused, match="adjudicator"):
-        store.undo("ann")
-    store.undo("eve")
+        undo(store, "ann")
+    undo(store, "eve")
     assert store.progress("ann").split == 1
 
 
@@ -108,11 +79,76 @@ def test_a_flagged_item_comes_back_when_an_adjudicator_has_answered(tmp_path: Pa
     say(store, "eve", 1)
     assert store.flags() == [replace(flag, settled=True)]
     with pytest.raises(Refused, match="adjudicator"):
-        store.undo("ann")
+        undo(store, "ann")
     assert store.next("ann") is None
     for who in ("bob", "cat"):
         say(store, who, 1)
     assert store.progress("bob").done == 1
+
+
+def test_an_adjudicator_who_cannot_decide_ends_a_flagged_item(tmp_path: Path, clock: Clock) -> None:
+    store = made(tmp_path, clock, count=2, people=("ann", "bob", "cat"), overlap=3)
+    store.add_annotator("eve", "adjudicator")
+    for choice in ("cannot decide", "both bad"):
+        store.flag("ann", take(store, "ann").lease, "broken")
+        store.answer("eve", take(store, "eve").lease, Given(choice))  # type: ignore[arg-type]
+    assert (store.progress("ann").done, store.progress("ann").open) == (1, 1)
+    assert number(take(store, "bob")) == 1
+    assert number(undo(store, "eve")) == 1
+    store.answer("eve", take(store, "eve").lease, Given("cannot decide"))
+    assert store.progress("ann").done == 2 and store.next("cat") is None
+    undo(store, "eve")
+    assert (store.progress("ann").done, store.progress("ann").flagged) == (1, 1)
+
+
+def test_a_tie_that_was_brought_in_goes_to_an_adjudicator(tmp_path: Path, clock: Clock) -> None:
+    store = made(tmp_path, clock, count=2)
+    store.add_annotator("eve", "adjudicator")
+    batch = tmp_path / "b.jsonl"
+    (first, _), blank = read_items(batch), json.loads(batch.read_text().splitlines()[0])
+    for who, verdict in (("zoe", "candidate 1"), ("yan", "candidate 2")):
+        line = tmp_path / f"{who}.jsonl"
+        line.write_text(json.dumps(blank | {"verdict": verdict, "annotator": who}))
+        import_batch(store, line)
+    assert (store.progress("ann").split, store.progress("ann").done) == (1, 0)
+    shown = take(store, "eve")
+    assert shown.item.item == first.item
+    store.answer("eve", shown.lease, Given("both bad"))
+    assert (store.progress("ann").split, store.progress("ann").done) == (0, 1)
+
+
+def test_an_answer_can_be_undone_whoever_has_answered_beside_it(tmp_path: Path, clock: Clock) -> None:
+    """Only a flag gives up a place, which others may have taken."""
+    store = made(tmp_path, clock, count=1, overlap=3)
+    for who in ("ann", "bob"):
+        say(store, who, 1)
+    store.set_options(replace(store.options, overlap=1))
+    assert number(undo(store, "ann")) == 0
+    say(store, "ann", 2)
+    batch = tmp_path / "b.jsonl"
+    import_batch(store, batch, overlap=1)
+    line = json.loads(batch.read_text()) | {"verdict": "candidate 2", "annotator": "zoe"}
+    batch.write_text(json.dumps(line))
+    import_batch(store, batch)
+    undo(store, "bob")
+    store.flag("bob", take(store, "bob").lease, "hm")
+    with pytest.raises(Refused, match="You have flagged this item, and others have it"):
+        undo(store, "bob")
+
+
+def test_the_more_objective_comes_first_within_an_import(tmp_path: Path, clock: Clock) -> None:
+    store = made(tmp_path, clock, count=1, overlap=1)
+    batch = write(tmp_path, "c", 6)
+    rows = [json.loads(line) for line in batch.read_text().splitlines()]
+    kinds = [("Subjective", "Low"), None, ("Objective", "High"), ("Objective", "Low"), ("Subjective", "Low"), None]
+    for row, kind in zip(rows, kinds, strict=True):
+        named = dict(zip(("preference_objectivity", "controversiality"), kind or (), strict=False))
+        row["attributes"] = row["attributes"] | named if kind else None
+    batch.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    import_batch(store, batch)
+    import_batch(store, write(tmp_path, "d", 1))
+    order = [(shown.item.batch, number(shown)) for shown in (say(store, "ann", 1) for _ in range(8))]
+    assert order == [("b", 0), ("c", 3), ("c", 2), ("c", 0), ("c", 4), ("c", 1), ("c", 5), ("d", 0)]
 
 
 def gold_store(folder: Path, clock: Clock, count: int, known: int, share: float, seed: int = 0) -> Store:
@@ -172,7 +208,7 @@ def test_sides_depend_on_seed_annotator_and_item_and_stay(tmp_path: Path, clock:
     swapped = {who: [say(store, who, 1).swapped for _ in range(64)] for who in ("ann", "bob")}
     assert all(20 <= sum(one) <= 44 for one in swapped.values())
     assert swapped["ann"] != swapped["bob"]
-    assert store.undo("ann").swapped == swapped["ann"][-1]
+    assert undo(store, "ann").swapped == swapped["ann"][-1]
     store.close()
     (tmp_path / "again").mkdir()
     again = made(tmp_path / "again", clock, count=64, people=("ann",), seed=1)
@@ -227,10 +263,35 @@ class Model:
             return "flagged"
         if item < CHECKS:
             return "gold"
+        if any(a.settled_by is not None and a.settled_by.verdict == 0 for a in flags):
+            return "done"
         said = Counter(a.verdict for a in self.answers(item))
         if said.total() < self.overlap:
             return "open"
         return "done" if said.total() > self.overlap or max(said.values()) * 2 > said.total() else "split"
+
+    def keep_up(self, lease: Lease) -> str:
+        """Whether a lease may go on ("live"), or why not; it does so if it may."""
+        if lease.state == "expired":
+            item, live = lease.item, self.live(lease.item)
+            place = {
+                "queue": self.state(item) == "open" and len(live) + len(self.answers(item)) < self.overlap,
+                "gold": self.state(item) == "gold",
+                "adjudication": self.waits_for_adjudicator(item),
+            }[lease.origin]
+            if not place or self.had(lease.who, item):
+                return "stale"
+        elif lease.state != "live":
+            return "stale" if lease.state == "undone" else "duplicate"
+        lease.state = "live"
+        if lease.expires < self.now + 0.75 * SECONDS:
+            lease.expires = self.now + SECONDS
+        return "live"
+
+    def waits_for_adjudicator(self, item: int) -> bool:
+        state, live = self.state(item), self.live(item)
+        busy = live if state == "split" else [one for one in live if one.origin == "adjudication"]
+        return state in ("split", "flagged") and not busy
 
     def had(self, who: str, item: int) -> bool:
         return any(
@@ -246,13 +307,11 @@ class Model:
         """What they get if it is no gold check."""
         early, late = [], []
         for item in range(CHECKS + ITEMS):
-            state, live = self.state(item), self.live(item)
             if self.had(who, item):
                 continue
-            if state == "open" and len(live) + len(self.answers(item)) < self.overlap:
+            if self.state(item) == "open" and len(self.live(item)) + len(self.answers(item)) < self.overlap:
                 (early if item <= self.cursor[who] else late).append((item, "queue"))
-            busy = live if state == "split" else [one for one in live if one.origin == "adjudication"]
-            if PEOPLE[who] == "adjudicator" and state in ("split", "flagged") and not busy:
+            if PEOPLE[who] == "adjudicator" and self.waits_for_adjudicator(item):
                 early.append((item, "adjudication"))
         return min(early, default=min(late, default=None))
 
@@ -281,8 +340,7 @@ class QueueMachine(RuleBasedStateMachine):
         shown = self.store.next(who)
         if held:
             assert shown is not None and shown.lease == held[-1].id
-            if held[-1].expires < model.now + 0.75 * SECONDS:
-                held[-1].expires = model.now + SECONDS
+            model.keep_up(held[-1])
             assert shown.expires == held[-1].expires
             return
         expected = model.next(who)
@@ -299,6 +357,11 @@ class QueueMachine(RuleBasedStateMachine):
             assert (item, origin) == expected
         if origin == "queue":
             model.cursor[who] = max(model.cursor[who], item)
+        for one in model.leases:
+            if (one.who, one.item, one.origin, one.state) == (who, item, origin, "expired"):
+                # The page may be open still.
+                assert one.id == shown.lease and model.keep_up(one) == "live" and one.expires == shown.expires
+                return
         model.leases.append(Lease(shown.lease, who, item, origin, shown.expires, shown.swapped))
 
     @precondition(lambda self: self.model.leases)
@@ -306,7 +369,7 @@ class QueueMachine(RuleBasedStateMachine):
     def act(self, data: st.DataObject, candidate: int | None) -> None:
         """Answers or flags any lease that ever was."""
         lease = data.draw(st.sampled_from(self.model.leases[-6:]))
-        stale = lease.state in ("expired", "undone") or (lease.state == "live" and lease.expires <= self.model.now)
+        reason = self.model.keep_up(lease)
         try:
             if candidate is None:
                 self.store.flag(lease.who, lease.id, "why")
@@ -316,10 +379,9 @@ class QueueMachine(RuleBasedStateMachine):
                     side = Given("left better" if (candidate == 1) != lease.swapped else "right better")
                 self.store.answer(lease.who, lease.id, side)
         except Refused as error:
-            assert error.reason == ("stale" if stale else "duplicate")
-            assert stale or lease.state in ("answered", "flagged")
+            assert error.reason == reason != "live"
             return
-        assert lease.state == "live" and not stale
+        assert reason == "live"
         lease.state = "flagged" if candidate is None else "answered"
         act = Act(lease, candidate)
         if candidate is not None and lease.origin == "adjudication":
@@ -329,17 +391,39 @@ class QueueMachine(RuleBasedStateMachine):
                     flag.settled_by = act
         self.model.acts.append(act)
 
-    @rule(who=st.sampled_from(list(PEOPLE)))
-    def undo(self, who: str) -> None:
-        model = self.model
-        model.expire()
-        own = [a for a in model.acts if a.lease.who == who and a.in_force]
+    @precondition(lambda self: self.model.leases)
+    @rule(data=st.data(), shows=st.booleans())
+    def look(self, data: st.DataObject, shows: bool) -> None:
+        """Opens the page of a lease, or is at work on it."""
+        lease = data.draw(st.sampled_from(self.model.leases[-6:]))
+        reason = self.model.keep_up(lease)
         try:
-            shown = self.store.undo(who)
+            (self.store.show if shows else self.store.renew)(lease.who, lease.id)
         except Refused as error:
+            assert error.reason == reason == "stale"
+            return
+        assert reason != "stale"
+
+    @rule(who=st.sampled_from(list(PEOPLE)), data=st.data())
+    def undo(self, who: str, data: st.DataObject) -> None:
+        model = self.model
+        own = [a for a in model.acts if a.lease.who == who and a.in_force]
+        last = self.store.last(who)
+        assert last == (own[-1].lease.id if own else None)
+        lease = data.draw(st.sampled_from([last or "", last or "", *(one.id for one in model.leases)]))
+        before = [(one, one.state) for one in model.leases]
+        model.expire()
+        try:
+            shown = self.store.undo(who, lease)
+        except Refused as error:
+            for one, state in before:
+                one.state = state
             if not own:
                 assert error.reason == "nothing"
+            elif lease != last:
+                assert error.reason == "stale"
             else:
+                model.expire()
                 item = own[-1].lease.item
                 since = model.acts[model.acts.index(own[-1]) :]
                 settled = any(
@@ -349,7 +433,10 @@ class QueueMachine(RuleBasedStateMachine):
                 adjudicated = "adjudication" in {one.origin for one in [*others, own[-1].lease]}
                 crowded = own[-1].verdict is None and item >= CHECKS and len(others) >= model.overlap + adjudicated
                 assert error.reason == "stale" and (settled or crowded)
+                for one, state in before:
+                    one.state = state
             return
+        assert lease == last
         last = own[-1]
         assert number(shown) == last.lease.item
         last.in_force = False

@@ -1,6 +1,8 @@
 """Who comes in, who is known again, and who is not any more."""
 
+import json
 import stat
+from base64 import urlsafe_b64decode
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -50,6 +52,15 @@ def test_a_session_ends_in_time_with_another_secret_and_with_a_new_token(store: 
     assert sessions.find(session.cookie) is None
 
 
+def test_a_draft_is_kept_under_who_and_what_and_tells_neither(store: Store) -> None:
+    sessions = Sessions(store, SECRET, False)
+    ann, again, bob = (sessions.begin(who) for who in ("ann", "ann", "bob"))
+    assert ann and again and bob and ann.cookie != again.cookie
+    assert sessions.draft(ann, "i") == sessions.draft(again, "i")
+    drafts = {sessions.draft(session, item) for session in (ann, bob) for item in ("gold-7", "gold-8")}
+    assert len(drafts) == 4 and not any("gold" in draft or "ann" in draft for draft in drafts)
+
+
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.text(max_size=200), st.integers(0, 200))
 def test_a_forged_cookie_is_nobodys(store: Store, text: str, place: int) -> None:
@@ -74,7 +85,11 @@ def test_a_wrong_token_is_401_and_gets_no_cookie(store: Store) -> None:
     assert answer.status_code == 303
     for word in ("HttpOnly", "SameSite=strict", "Path=/"):
         assert word.casefold() in answer.headers["set-cookie"].casefold()
-    assert token not in answer.headers["set-cookie"]
+    value = answer.headers["set-cookie"].split("=", 1)[1].split(";")[0].split(".")[0]
+    said = urlsafe_b64decode(value + "=" * (-len(value) % 4))
+    assert token not in answer.headers["set-cookie"] and token not in str(said)
+    assert token.encode().hex() not in str(said)
+    assert json.loads(said)[0] == "ann"  # it was read as it is
     assert reader.client.get("/").status_code == 200
 
 
@@ -99,8 +114,12 @@ def test_logging_out(tmp_path: Path) -> None:
         form = ann.page().forms["/logout"]
         assert ann.post("/logout", {"csrf": ""}).status_code == 403
         assert ann.client.get("/").status_code == 200
+        cookies = dict(ann.client.cookies)
         assert ann.post("/logout", form).status_code == 303
         assert ann.client.get("/").headers["location"] == "/login"
+        ann.client.cookies.update(cookies)  # a copy of it
+        assert ann.client.get("/").headers["location"] == "/login"
+        assert ann.login("ann").page("/").forms["/answer"]
 
 
 def test_only_adjudicators_see_the_agreement_where_tokens_are_needed(store: Store) -> None:

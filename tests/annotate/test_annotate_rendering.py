@@ -9,7 +9,7 @@ from small_pages import NASTY, Seen
 
 from skyrm_jax.annotate import mathematics, rendering
 from skyrm_jax.annotate.mathematics import mathml
-from skyrm_jax.annotate.rendering import MOST, MOST_RAW, raw, rendered, visible
+from skyrm_jax.annotate.rendering import MOST, MOST_RAW, MOST_SEGMENTS, raw, rendered, visible
 
 HARMLESS = {"href", "title", "target", "rel", "dir", "class", "start"} | mathematics.ATTRIBUTES
 
@@ -152,6 +152,59 @@ def test_reasoning_is_a_segment_of_its_own() -> None:
     assert kinds("<think></think>x") == [("reasoning", "", False), ("text", "x", False)]
 
 
+def test_reasoning_of_any_length_leaves_the_answer_where_it_is() -> None:
+    thoughts = "hm. " * 11_500
+    for text in (f"<think>{thoughts}</think>The answer.", f"{thoughts}\n</think>\nThe answer."):
+        thought, said = rendered(text).segments
+        assert (thought.kind, thought.words, thought.open) == ("reasoning", 11_500, False)
+        assert thought.shown <= MOST < thought.characters <= 46_001
+        assert Seen.of(said.html).text.strip() == "The answer." and said.shown == said.characters
+    two = rendered(f"<think>{thoughts}</think>A\n<think>{thoughts}</think>B").segments
+    assert [segment.kind for segment in two] == ["reasoning", "text", "reasoning", "text"]
+    assert sum(len(segment.html) for segment in two) < 2 * MOST
+    many = rendered("<think>\nx\n</think>\ny\n" * 10_000).segments
+    assert len(many) <= MOST_SEGMENTS + 1 and many[-1].kind == "text"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Put it between `<think>` and `</think>`: then it is hidden.",
+        "The end is `</think>`\nand so on",
+        "`</think>` begins a line",
+        "A </think> in a line",
+        "First <think> and then </think>\nthe answer",
+        "```\nx\n</think>\n```",
+    ],
+)
+def test_words_about_a_tag_are_no_reasoning(text: str) -> None:
+    assert [segment.kind for segment in rendered(text).segments] == ["text"]
+
+
+def test_only_assistants_reason() -> None:
+    for text in ("before\n</think>\nafter", "<think>\nhm\n</think>\nx", "<think>\nnever ends"):
+        for role in ("user", "system", "tool"):
+            (segment,) = rendered(text, role).segments
+            assert segment.kind == "text" and "think>" in unescape(Seen.of(segment.html).text)
+        assert rendered(text).segments[0].kind == "reasoning"
+
+
+def test_a_tag_within_reasoning_does_not_end_it() -> None:
+    assert kinds("<think>\nI write `</think>` later\n</think>\nx")[-1] == ("text", "x", False)
+
+
+def test_what_goes_to_tools_and_comes_back_is_shown_as_it_is() -> None:
+    call = '{"name": "f",\n "x": "*a*"}'
+    made = kinds(f"Let me see.\n<tool_call>\n{call}\n</tool_call>\n**done**")
+    assert made == [("text", "Let me see.", False), ("tool_call", call, False), ("text", "done", False)]
+    (segment,) = rendered(call, "tool").segments
+    assert "<pre" in segment.html and unescape(Seen.of(segment.html).text) == call
+    assert kinds("<tool_call>never ends") == [("tool_call", "never ends", True)]
+    (told,) = (s for s in rendered(f"<tool_response>{call}</tool_response>", "user").segments)
+    assert told.kind == "tool_response" and "<pre" in told.html
+    assert kinds("```\n<tool_call>\n```")[0][0] == "text"
+
+
 def test_terminal_codes_are_left_out_and_seen_in_the_raw_view() -> None:
     body = rendered("\x1b[1;31mred\x1b[0m \x1b]0;t\x07and \x1b")
     assert body.terminal == 3
@@ -160,14 +213,28 @@ def test_terminal_codes_are_left_out_and_seen_in_the_raw_view() -> None:
 
 
 @pytest.mark.parametrize(
-    "sign", ["\u202e", "\u2066", "\u200f", "\u200b", "\ufeff", "\x00", "\x7f", "\x9b", "\U000e0041"]
+    "sign",
+    [
+        *("\u202e", "\u2066", "\u200f", "\u200b", "\ufeff", "\x00", "\x7f", "\x9b", "\U000e0041", "\u00ad", "\u2062"),
+        *("\u3164", "\u115f", "\u180e", "\u206a", "\ufff9", "\U000e0100", "\u034f", "\ufe00", "\u2028", "\ud800"),
+    ],
 )
 def test_what_cannot_be_seen_is_named(sign: str) -> None:
     name = {"\x00": "NUL", "\x7f": "DEL"}.get(sign, f"U+{ord(sign):04X}")
     for made in (html(f"a{sign}b `c{sign}d` [l{sign}](http://x)"), raw(f"a{sign}b").segments[0].html):
         assert sign not in made and f"a‹{name}›b" in made
-    joined = "म\u200dन 👩\u200d🔬 \t"
-    assert visible(joined) == joined
+
+
+def test_what_ordinary_text_needs_stays() -> None:
+    for text in (
+        "म\u200dन 👩\u200d🔬 \t\n",
+        "می\u200cخواهم",
+        "❤\ufe0f ☎\ufe0e",
+        "ᠠ\u180b",
+        "\u06dd١ \u00a0",
+        "e\u0301 שָׁלוֹם",
+    ):
+        assert visible(text) == text
 
 
 def test_every_block_finds_its_direction() -> None:
@@ -183,12 +250,13 @@ def test_long_texts_are_cut_and_say_so() -> None:
     text = "word " * 200_000
     body = rendered(text)
     assert (body.characters, body.words) == (1_000_000, 200_000)
-    assert MOST * 3 // 4 <= body.shown <= MOST
-    assert len(Seen.of(body.segments[0].html).text.strip()) == body.shown
-    plain = raw(text)
-    assert plain.shown == MOST_RAW and len(plain.segments[0].html) < MOST_RAW + 100
+    (segment,) = body.segments
+    assert MOST * 3 // 4 <= segment.shown <= MOST < segment.characters == 1_000_000
+    assert len(Seen.of(segment.html).text.strip()) == segment.shown
+    (plain,) = raw(text).segments
+    assert plain.shown == MOST_RAW and plain.characters == 1_000_000 and len(plain.html) < MOST_RAW + 100
     paragraphs = ("x" * 99 + "\n\n") * 1000
-    assert rendered(paragraphs).shown % 101 == 99  # at the end of a paragraph
+    assert rendered(paragraphs).segments[0].shown % 101 == 99  # at the end of a paragraph
 
 
 UNITS = [
@@ -210,14 +278,28 @@ UNITS = [
     "[a](<b",
     "\\begin{align}",
 ]
-LINES = ("\\[\n", "$$\n", "```py\nx\n```\n", "|a|b|\n|-|-|\n", "* a\n ", "[a]: b\n", "# a\n")
+LINES = (
+    "\n",
+    "<think>\nx\n",
+    "<think>\n</think>\n",
+    "</think> x\n",
+    "<tool_call>\n",
+    "<tool_call></tool_call>\n",
+    "\\[\n",
+    "$$\n",
+    "```py\nx\n```\n",
+    "|a|b|\n|-|-|\n",
+    "* a\n ",
+    "[a]: b\n",
+    "# a\n",
+)
 
 
 @pytest.mark.parametrize("unit", [*UNITS, *LINES])
 def test_a_million_characters_do_not_hang(unit: str) -> None:
     body = rendered(unit * (1_000_000 // len(unit)))
-    assert body.characters > 900_000 and body.shown <= MOST
-    assert "could not be rendered" not in body.segments[0].html
+    assert body.characters > 900_000 and sum(segment.shown for segment in body.segments) <= 4 * MOST
+    assert not any("could not be rendered" in segment.html for segment in body.segments)
 
 
 def test_a_text_that_cannot_be_rendered_is_shown_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from small_batches import ATTRIBUTES, Clock, answers_file, for_candidate, made, number, say, take, write
+from small_batches import ATTRIBUTES, Clock, answers_file, for_candidate, made, number, say, take, undo, write
 
 from skyrm_jax.annotate import events
 from skyrm_jax.annotate.exchange import import_batch
-from skyrm_jax.annotate.given import CHOICES, Given, scale, side, verdict
+from skyrm_jax.annotate.given import CHOICES, Given, scale, side, speak_of_sides, verdict
 from skyrm_jax.annotate.schema import APPLICATION, VERSION
 from skyrm_jax.annotate.store import Annotator, Options, Refused, Store
 from skyrm_jax.curate.humans.batch import VERDICTS, read_items
@@ -147,25 +147,50 @@ def test_an_item_without_attributes_takes_all_or_none(tmp_path: Path, clock: Clo
 
 
 def test_undo_goes_back_one_by_one_and_loses_nothing(store: Store, clock: Clock) -> None:
-    refused("nothing", store.undo, "ann")
+    refused("nothing", store.undo, "ann", take(store, "ann").lease)
+    assert store.last("ann") is None
     first = say(store, "ann", 1, note="first")
+    assert store.last("ann") == first.lease and store.last("bob") is None
     second = take(store, "ann")
     store.flag("ann", second.lease, "broken")
+    assert store.last("ann") == second.lease
     third = take(store, "ann")
-    back = store.undo("ann")
+    back = undo(store, "ann")
     assert number(back) == number(second) and back.lease != second.lease and back.past is None
     assert store.flags() == [] and store.progress("ann").flagged == 0
-    earlier = store.undo("ann")
+    earlier = undo(store, "ann")
     assert number(earlier) == number(first) and earlier.past == for_candidate(first, 1, note="first")
     assert earlier.swapped == first.swapped and list(store.answers()) == []
     refused("stale", store.answer, "ann", first.lease, Given("both bad"))
-    refused("nothing", store.undo, "ann")
+    refused("stale", store.show, "ann", first.lease)
+    refused("nothing", store.undo, "ann", first.lease)
     # What they hold comes in turn: the undone first, then what was on the page before.
     order = []
     while store.progress("ann").answered < 3:
         order.append(number(say(store, "ann", 2)))
     assert order == [number(first), number(second), number(third)]
     assert [row.verdict for row in store.answers()] == ["candidate 2"] * 3
+
+
+def test_only_what_was_said_last_can_be_undone_and_once(store: Store) -> None:
+    leases = [say(store, "ann", 1).lease for _ in range(3)]
+    others = say(store, "bob", 1).lease
+    for lease in (leases[0], leases[1], others, "forged", ""):
+        assert "not the last thing" in refused("stale", store.undo, "ann", lease)
+    store.undo("ann", leases[2])
+    refused("stale", store.undo, "ann", leases[2])  # the same form, posted twice
+    assert [row.who for row in store.answers()] == ["ann", "ann", "bob"]
+    assert store.last("ann") == leases[1]
+
+
+def test_a_flag_after_an_undone_answer_is_a_flag(store: Store) -> None:
+    say(store, "ann", 1)
+    again = undo(store, "ann")
+    assert again.past is not None
+    store.flag("ann", again.lease, "broken after all")
+    shown = store.show("ann", again.lease)
+    assert shown.answered and shown.past is None
+    assert undo(store, "ann").past == again.past  # what they answered before fills the form again
 
 
 def test_history_is_theirs_and_without_right_or_wrong(store: Store) -> None:
@@ -233,6 +258,62 @@ def test_in_review_a_gold_check_without_a_label_looks_like_any_other_item(tmp_pa
     assert revealed.machine == ("right" if shown.swapped else "left")
 
 
+def test_in_review_a_gold_check_has_no_label_where_ordinary_items_have_none(tmp_path: Path, clock: Clock) -> None:
+    store = Store(tmp_path / "store", Options(gold_share=0.5, review=True), clock)
+    bare, labelled = write(tmp_path, "b", 10), write(tmp_path, "c", 10)
+    (tmp_path / "b.key.jsonl").unlink()
+    import_batch(store, bare)
+    import_batch(store, labelled)
+    for name in ("g", "h"):
+        checks = write(tmp_path, name, 10)
+        if name == "g":
+            (tmp_path / "g.key.jsonl").unlink()
+        import_batch(store, checks, answers_file(tmp_path / "right.jsonl", checks, ["candidate 1"] * 10))
+    store.annotator("ann", create=True)
+    told: list[tuple[str, bool]] = []
+    while (shown := store.next("ann")) is not None:
+        recorded = store.answer("ann", shown.lease, for_candidate(shown, 2))
+        revealed = recorded.revealed
+        assert revealed is not None and recorded.needs_why == revealed.disagrees
+        told.append((shown.item.batch, revealed.machine is not None))
+        if recorded.needs_why:
+            assert take(store, "ann").revealed == revealed  # now and later
+            store.explain("ann", shown.lease, "x")
+    turn = [batch for batch, _ in told].index("c")
+    assert {batch for batch, _ in told[:turn]} == {"b", "g", "h"} and {batch for batch, _ in told[turn:]} >= {"c", "g"}
+    assert [labels for _, labels in told] == [False] * turn + [True] * (len(told) - turn)
+
+
+def test_what_each_said_first_can_be_had_too(store: Store) -> None:
+    first = [say(store, "ann", 1), say(store, "ann", 2), say(store, "bob", 1)]
+    undo(store, "bob")
+    for _ in range(2):
+        undo(store, "ann")
+    again = say(store, "ann", 2)  # of the earlier one
+    assert again.item == first[0].item
+    assert [(row.item, row.verdict) for row in store.answers()] == [(again.item.item, "candidate 2")]
+    assert [(row.item, row.verdict) for row in store.answers(first=True)] == [
+        (shown.item.item, f"candidate {candidate}") for shown, candidate in zip(first, (1, 2, 1), strict=True)
+    ]
+
+
+def test_half_a_character_in_the_words_of_others_is_kept_and_shown(tmp_path: Path, clock: Clock) -> None:
+    store = Store(tmp_path / "store", Options(review=True), clock)
+    batch = write(tmp_path, reveal=True)
+    rows = [json.loads(line) for line in batch.read_text().splitlines()]
+    check = {"who": "a model", "candidate": 1, "verdict": "unsure", "why": "Half \ud83d."}
+    rows[0] |= {"opinions": [rows[0]["opinions"][0] | {"why": "é \ud83d é"}], "checks": [check]}
+    batch.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    import_batch(store, batch)
+    import_batch(store, batch)
+    assert list(store.items("b")) == read_items(batch)
+    store.annotator("ann", create=True)
+    shown = take(store, "ann")
+    assert shown.checks == (check,) and speak_of_sides(check["why"], False) == "Half \ufffd."  # type: ignore[arg-type]
+    revealed = store.answer("ann", shown.lease, for_candidate(shown, 0)).revealed
+    assert revealed is not None and [one["why"] for one in revealed.opinions] == ["é \ufffd é"]
+
+
 def test_tokens_open_and_only_their_hash_is_kept(tmp_path: Path, clock: Clock) -> None:
     with Store(tmp_path / "store", now=clock) as store:
         assert not store.has_tokens()
@@ -245,6 +326,11 @@ def test_tokens_open_and_only_their_hash_is_kept(tmp_path: Path, clock: Clock) -
         assert len({old, bob, new}) == 3 and len(new) >= 43 and store.has_tokens()
         assert store.annotators() == [Annotator("ann", "annotator"), Annotator("bob", "adjudicator")]
         assert store.annotator("bob", create=True).role == "adjudicator"
+        renewed = store.add_annotator("bob")
+        assert store.annotator_by_token(bob) is None
+        assert store.annotator_by_token(renewed) == Annotator("bob", "adjudicator")  # of the role that they had
+        store.add_annotator("bob", "annotator")
+        assert store.annotator("bob").role == "annotator"
     kept = b"".join(path.read_bytes() for path in (tmp_path / "store").iterdir())
     assert not any(token.encode() in kept for token in (old, bob, new))
     for name in ("", " ", "a\nb", "x" * 65):
@@ -311,7 +397,7 @@ def test_another_overlap_asks_for_more_of_what_is_there(tmp_path: Path, clock: C
 
 def test_events_stay_and_the_tables_follow_from_them(store: Store, clock: Clock) -> None:
     shown = say(store, "ann", 1)
-    store.undo("ann")
+    undo(store, "ann")
     clock.time += 10_000
     take(store, "bob")
     store.flag("bob", take(store, "bob").lease, "hm")
@@ -332,6 +418,19 @@ def test_events_stay_and_the_tables_follow_from_them(store: Store, clock: Clock)
     numbers = [event.seq for event in store.events()]
     assert [event.seq for event in store.events(numbers[4])] == numbers[5:]
     assert shown.item.item in {event.item for event in store.events()}
+
+
+def test_a_store_that_others_write_for_too_long_says_so(tmp_path: Path, store: Store) -> None:
+    """The page answers 503 to that; nothing is lost."""
+    shown = take(store, "ann")
+    store._db.execute("PRAGMA busy_timeout = 50")
+    with sqlite3.connect(tmp_path / "store" / "annotations.sqlite", isolation_level=None) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(sqlite3.OperationalError, match="database is locked"):
+            store.answer("ann", shown.lease, Given("both bad"))
+        assert store.progress("ann").answered == 0  # to look takes no turn
+        other.execute("ROLLBACK")
+    store.answer("ann", shown.lease, Given("both bad"))
 
 
 def test_threads_take_turns(tmp_path: Path, clock: Clock) -> None:

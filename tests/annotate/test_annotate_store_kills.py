@@ -1,5 +1,7 @@
-"""Killed again and again while several threads answer, a store keeps every answer that it acknowledged."""
+"""Killed again and again while several threads answer, a store keeps every answer that it acknowledged; and an import that
+is killed loses its place, and no more."""
 
+import json
 import random
 import select
 import subprocess
@@ -32,6 +34,58 @@ def work(who):
 for who in sys.argv[2:]:
     threading.Thread(target=work, args=(who,)).start()
 """
+
+
+IMPORT = """
+import sys
+from pathlib import Path
+from skyrm_jax.annotate import exchange, staging
+from skyrm_jax.annotate.exchange import import_batch
+from skyrm_jax.annotate.store import Store
+
+staging.PART_LINES = 7
+exchange.sleep = lambda _: print("a part is in", flush=True)
+with Store(Path(sys.argv[1]), alone=False) as store:
+    import_batch(store, Path(sys.argv[2]))
+"""
+
+
+@pytest.mark.full
+def test_an_import_killed_again_and_again_comes_to_the_same(tmp_path: Path) -> None:
+    batch = write_batch(tmp_path, "b", waiting(700), 0)
+    rows = [json.loads(line) for line in batch.read_text().splitlines()]
+    for n, row in enumerate(rows):
+        row["attributes"]["controversiality"] = ("High", "Medium", "Low")[n % 3]
+        if n % 5 == 0:
+            row |= {"verdict": "candidate 1", "annotator": "zoe", "time": "2025-07-02T13:30:00+00:00"}
+    batch.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with Store(tmp_path / "whole") as whole:
+        import_batch(whole, batch)
+    chance = random.Random(1)
+    counts = []
+    for n in range(6):
+        command = [sys.executable, "-c", IMPORT, str(tmp_path / "store"), str(batch)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            if n < 5:
+                assert all(process.stdout.readline() for _ in range(4))
+                time.sleep(chance.uniform(0, 0.02))
+                process.kill()
+            else:
+                process.communicate(timeout=120)
+                assert process.returncode == 0
+        with Store(tmp_path / "store") as store:
+            counts.append(sum(1 for name in store.batches() for _ in store.items(name)))
+    assert counts == sorted(counts) and len(set(counts)) > 2
+    with Store(tmp_path / "store") as store, Store(tmp_path / "whole") as whole:
+        for query in (
+            "SELECT id, name, overlap, gold, machine, state, slots FROM items",
+            "SELECT * FROM texts ORDER BY item",
+            "SELECT item, who, verdict, time FROM answers ORDER BY id",
+            "SELECT * FROM tally ORDER BY state",
+        ):
+            with store.reading() as one, whole.reading() as other:
+                assert one.execute(query).fetchall() == other.execute(query).fetchall()
 
 
 @pytest.mark.full

@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 import skyrm_jax.annotate
+from skyrm_jax.annotate import rendering
 
-STYLE = (Path(skyrm_jax.annotate.__file__).parent / "static" / "style.css").read_text()
+FOLDER = Path(skyrm_jax.annotate.__file__).parent
+STYLE = (FOLDER / "static" / "style.css").read_text()
 
 TEXTS = [
     *((ink, paper) for ink in ("ink", "soft", "link") for paper in ("paper", "card", "inset")),
@@ -67,9 +69,22 @@ def test_both_schemes_have_all_colours_and_rules_have_no_others() -> None:
     light, dark = palettes().values()
     assert set(light) == set(dark)
     used = set(re.findall(r"var\(--([\w-]+)\)", STYLE))
-    assert used <= set(light)
+    own, drawings = STYLE.split("/* Drawings")
+    assert used <= set(light) and set(re.findall(r"--([\w-]+):", own)) <= set(re.findall(r"var\(--([\w-]+)\)", own))
+    assert drawings
     rules = re.sub(r":root \{.*?\}", "", STYLE, flags=re.DOTALL)
     assert not re.search(r"#[0-9a-f]{3,8}\b(?![^{]*\{)", re.sub(r"(?m)^[^{]*\{", "", rules))
+
+
+def test_the_rules_and_the_pages_know_the_same_classes() -> None:
+    pages = "".join(path.read_text() for path in (FOLDER / "templates").iterdir())
+    said = re.findall(r'class="([^"]*)"', pages)
+    plain = {name for names in said for name in re.sub(r"\{\{.*?(\}\}|$)|\{%.*?%\}", " ", names).split()}
+    plain |= {"plain-page", "item-page", "wide-page", "plain", "code", "language", "formula"}
+    ruled = set(re.findall(r"\.([a-zA-Z][\w-]*)", re.sub(r"\{[^}]*\}", "{}", STYLE))) - rendering._CLASSES - {"scripts"}
+    made = {"asks", "due", "correct", "incorrect", "scale", "rest", "tool"}  # by the values of templates
+    assert ruled - plain - made == set()
+    assert plain - ruled == {"item-page"}
 
 
 def test_code_has_its_colours_on_its_own_ground() -> None:

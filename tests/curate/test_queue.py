@@ -159,6 +159,43 @@ def test_whatever_a_model_said_can_be_written(tmp_path: Path) -> None:
     assert json.loads(path.read_text())["opinions"][1]["why"] == why
 
 
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"checks": ["x"]}, r"TypeError: checks hold 'x', which is no object"),
+        ({"checks": [{"candidate": 1, "verdict": "correct"}]}, r"KeyError: 'who'"),
+        ({"checks": [{"who": 5, "candidate": 1, "verdict": "correct"}]}, r"checks\.who: is not text"),
+        ({"checks": [{"who": "m", "verdict": "correct"}]}, r"KeyError: 'candidate'"),
+        (
+            {"checks": [{"who": "m", "candidate": "1", "verdict": "correct"}]},
+            r"'candidate' of checks is '1'; write 1 or",
+        ),
+        ({"checks": [{"who": "m", "candidate": True, "verdict": "correct"}]}, r"'candidate' of checks is True"),
+        ({"checks": [{"who": "m", "candidate": 3, "verdict": "correct"}]}, r"'candidate' of checks is 3"),
+        (
+            {"checks": [{"who": "m", "candidate": 1, "verdict": "right"}]},
+            r"'verdict' of checks is 'right'; write correct",
+        ),
+        ({"checks": [{"who": "m", "candidate": 1, "verdict": []}]}, r"'verdict' of checks is \[\]"),
+        ({"checks": [{"who": "m", "candidate": 1, "verdict": "unsure", "why": 1}]}, r"'why' of checks is 1"),
+        ({"checks": 5}, r"TypeError"),
+        ({"opinions": ["x"]}, r"opinions hold 'x', which is no object"),
+        ({"opinions": [{"who": "m", "verdict": "left"}]}, r"'verdict' of opinions is 'left'; write candidate 1 or"),
+        ({"opinions": [{"verdict": "undecidable"}]}, r"KeyError: 'who'"),
+    ],
+)
+def test_what_others_say_must_be_whole(tmp_path: Path, changed: dict[str, object], message: str) -> None:
+    """Whoever is shown the item could not be shown it otherwise."""
+    path = write_batch(tmp_path, "b", some(2), 0)
+    first, second = map(json.loads, path.read_text().splitlines())
+    fine = {"who": "m", "candidate": 2, "verdict": "incorrect", "why": "half \ud83d"}
+    path.write_text("".join(json.dumps(row) + "\n" for row in (first | {"checks": [fine]}, second)))
+    assert [item.checks for item in read_items(path)] == [(fine,), ()]
+    path.write_text("".join(json.dumps(row) + "\n" for row in (first, second | changed)))
+    with pytest.raises(UserError, match=rf"b\.jsonl:2: is not a line of a batch \(.*{message}"):
+        read_items(path)
+
+
 def test_writing_again_changes_nothing_and_never_replaces_what_was_answered(tmp_path: Path) -> None:
     path = write_batch(tmp_path, "b", some(3), 0)
     before = {file: (file.read_bytes(), file.stat().st_mtime_ns) for file in tmp_path.iterdir()}

@@ -2,7 +2,9 @@
 
 const IDLE_MS = 120_000; // with no sign of life for so long, nobody is at work
 const DRAFT = "annotate:";
-const DAY_MS = 86_400_000;
+const SENT = "annotate-sent"; // whose draft goes once the server says that it has kept the answer
+const KEEP_MS = 14 * 86_400_000; // drafts of pairs that never came back
+const PATIENCE_MS = 5000; // after which a form that was sent, and not answered, may be sent again
 
 const byId = (id) => document.getElementById(id);
 const answer = byId("answer");
@@ -10,19 +12,21 @@ const texts = () => byId("texts");
 
 document.documentElement.classList.add("scripts");
 if (byId("status").textContent) setTimeout(() => say(byId("status").textContent), 0);
-if (location.search.includes("did=")) history.replaceState(null, "", location.pathname);
+const did = new URLSearchParams(location.search).get("did");
+if (did) history.replaceState(null, "", location.pathname);
 addEventListener("pageshow", (event) => event.persisted && location.reload());
 
 let fading;
 
-function say(message) {
+function say(message, forMs = 3000) {
   byId("status").textContent = message;
   clearTimeout(fading);
-  fading = setTimeout(() => byId("status").replaceChildren(), 3000);
+  fading = setTimeout(() => byId("status").replaceChildren(), forMs);
 }
 
 // --- the clock ---------------------------------------------------------------------------------------------------
 
+let sent = false; // a form is on its way
 let active = 0;
 let since = performance.now();
 let alive = performance.now();
@@ -33,7 +37,7 @@ function count() {
   since = now;
   const clock = byId("clock");
   const seconds = Math.floor(active / 1000);
-  if (clock) clock.value = `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
+  if (clock) clock.textContent = `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
 }
 
 function live() {
@@ -42,11 +46,33 @@ function live() {
   alive = now;
 }
 
+// --- the lease: the pair stays with whoever is at work on it ---------------------------------------------------------
+
+let pinged = performance.now();
+
+async function ping() {
+  if (document.hidden || sent || alive < pinged) return;
+  pinged = performance.now();
+  const { csrf, lease } = answer.elements;
+  const body = new URLSearchParams({ csrf: csrf.value, lease: lease.value });
+  try {
+    const response = await fetch("/ping", { method: "POST", body, headers: { accept: "application/json" } });
+    if (response.ok) return;
+    clearInterval(pinging);
+    const { refused, message } = await response.json();
+    const stale = "This pair may be with somebody else by now. Your answer is taken if it is still wanted.";
+    say(refused === "stale" ? stale : message, 20_000);
+  } catch { /* the server is away: it may be back before the lease ends */ }
+}
+
+const pinging = answer && setInterval(ping, 1000 * Number(answer.dataset.ping));
+
 // --- drafts: what was not sent yet survives a closed browser --------------------------------------------------------
 
 const fields = () => [...answer.elements].filter((field) => field.name && field.type !== "hidden");
 
 function saveDraft() {
+  if (sent) return;
   count();
   const values = {};
   for (const field of fields()) {
@@ -54,17 +80,23 @@ function saveDraft() {
     else if (field.checked) values[field.name] = field.value;
   }
   try {
-    localStorage.setItem(DRAFT + answer.dataset.lease, JSON.stringify({ values, active, at: Date.now() }));
+    localStorage.setItem(DRAFT + answer.dataset.draft, JSON.stringify({ values, active, at: Date.now() }));
   } catch { /* full or forbidden: drafts are a comfort */ }
+}
+
+function dropDrafts() {
+  try {
+    if (did === "answered") localStorage.removeItem(DRAFT + sessionStorage.getItem(SENT));
+    for (const key of Object.keys(localStorage)) {
+      const old = key.startsWith(DRAFT) && JSON.parse(localStorage.getItem(key));
+      if (old && Date.now() - old.at > KEEP_MS) localStorage.removeItem(key);
+    }
+  } catch { /* forbidden, or damaged */ }
 }
 
 function loadDraft() {
   try {
-    for (const key of Object.keys(localStorage)) {
-      const old = key.startsWith(DRAFT) && JSON.parse(localStorage.getItem(key));
-      if (old && Date.now() - old.at > DAY_MS) localStorage.removeItem(key);
-    }
-    const draft = JSON.parse(localStorage.getItem(DRAFT + answer.dataset.lease) ?? "null");
+    const draft = JSON.parse(localStorage.getItem(DRAFT + answer.dataset.draft) ?? "null");
     if (!draft) return;
     active = draft.active;
     for (const field of fields()) {
@@ -90,9 +122,12 @@ async function show(view) {
     say("The texts could not be loaded. Is the server running?");
     return;
   }
-  const places = scrollers().map(share);
+  const places = responses().map(share);
+  const focused = document.activeElement?.closest("#conversation, #left, #right");
   texts().replaceWith(document.adoptNode(page.getElementById("texts")));
-  scrollers().forEach((box, i) => scrollTo(box, places[i]));
+  responses().forEach((box, i) => scrollTo(box, places[i]));
+  showAsks();
+  if (focused) byId(focused.id).focus({ preventScroll: true });
   for (const one of document.querySelectorAll("[data-show]")) {
     one.toggleAttribute("aria-current", false);
     if (one.dataset.show === view) one.setAttribute("aria-current", "true");
@@ -104,11 +139,15 @@ const toggle = (view) => show(texts().dataset.view === view ? "rendered" : view)
 
 // --- scrolling -------------------------------------------------------------------------------------------------------
 
-const scrollers = () => ["conversation", "left", "right"].map(byId);
+const responses = () => ["left", "right"].map(byId);
 const share = (box) => box.scrollTop / Math.max(1, box.scrollHeight - box.clientHeight);
 
 function scrollTo(box, part) {
   box.scrollTop = part * (box.scrollHeight - box.clientHeight);
+}
+
+function showAsks() {
+  byId("conversation").scrollTop = (byId("asks") ?? byId("conversation")).offsetTop - byId("conversation").offsetTop;
 }
 
 let together = false;
@@ -143,7 +182,10 @@ function open(id) {
 }
 
 const WORK = {
-  u: () => byId("undo")?.requestSubmit(),
+  u: () => {
+    if (byId("undo")) byId("undo").requestSubmit();
+    else if (answer) say("There is nothing to undo.");
+  },
   f: () => byId("flagging") && open("flagging"),
   d: () => texts() && toggle("difference"),
   r: () => texts() && toggle("raw"),
@@ -206,9 +248,10 @@ function pressed(event) {
 
 // --- together --------------------------------------------------------------------------------------------------------
 
+dropDrafts();
+if (texts()) showAsks();
 if (answer) {
   loadDraft();
-  byId("asks")?.parentElement.scrollTo({ top: byId("asks").offsetTop - byId("conversation").offsetTop });
   addEventListener("input", saveDraft);
   addEventListener("pagehide", saveDraft);
   setInterval(count, 1000);
@@ -233,11 +276,18 @@ document.addEventListener("visibilitychange", count);
 for (const sign of ["pointermove", "pointerdown", "wheel", "touchstart"]) {
   document.addEventListener(sign, live, { passive: true });
 }
-let sent = false;
 document.addEventListener("submit", (event) => {
   if (event.target.method !== "post") return;
-  if (sent) return event.preventDefault();
+  if (sent) {
+    event.preventDefault();
+    return say("This is being sent already.");
+  }
+  if (answer) saveDraft();
   sent = true;
-  count();
-  if (event.target === answer) answer.elements.seconds.value = (active / 1000).toFixed(1);
+  setTimeout(() => (sent = false), PATIENCE_MS);
+  if (event.target !== answer) return;
+  answer.elements.seconds.value = (active / 1000).toFixed(1);
+  try {
+    sessionStorage.setItem(SENT, answer.dataset.draft);
+  } catch { /* the draft stays */ }
 });

@@ -239,10 +239,34 @@ def item_of(value: Any) -> Item:
     """The item of a line's value; raises KeyError, TypeError, ValueError or UserError if it is none."""
     one, two = (messages("candidates", candidate, "assistant") for candidate in value["candidates"])
     prompt = messages("prompt", value["prompt"], "user")
-    opinions, checks = (tuple(value.get(name, ())) for name in ("opinions", "checks"))
+    opinions = tuple(_opinion_of(one) for one in value.get("opinions", ()))
+    checks = tuple(_check_of(one) for one in value.get("checks", ()))
     attributes = _attributes_of(value["attributes"])
     name, batch = (text(field, value[field]) for field in ("item", "batch"))
     return Item(name, batch, prompt, (one, two), attributes, opinions, checks)
+
+
+def _opinion_of(value: Any) -> Mapping[str, str]:
+    _require_said("opinions", value, VERDICTS)
+    return dict(value)
+
+
+def _check_of(value: Any) -> Mapping[str, Any]:
+    _require_said("checks", value, ("correct", "incorrect", "unsure"))
+    if type(value["candidate"]) is not int or value["candidate"] not in (1, 2):
+        raise ValueError(f"'candidate' of checks is {value['candidate']!r:.40}; write 1 or 2")
+    return dict(value)
+
+
+def _require_said(field: str, value: Any, verdicts: Sequence[str]) -> None:
+    """Raises as `item_of` does unless a value says who thinks what, and why in words if at all."""
+    if not isinstance(value, Mapping):
+        raise TypeError(f"{field} hold {value!r:.40}, which is no object")
+    text(f"{field}.who", value["who"])
+    if value["verdict"] not in verdicts:
+        raise ValueError(f"'verdict' of {field} is {value['verdict']!r:.40}; write {' or '.join(verdicts)}")
+    if not isinstance(value.get("why", ""), str):
+        raise TypeError(f"'why' of {field} is {value['why']!r:.40}, which is no text")
 
 
 def _origin_of(value: Any) -> tuple[str, str, Origin]:
