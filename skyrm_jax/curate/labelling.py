@@ -39,7 +39,10 @@ verdict."""
 def attributes_of(
     calls: Calls | None, pairs: Sequence[Pair], config: CurateConfig, path: Path, console: Console
 ) -> dict[str, Attributes]:
-    """The attributes of the pairs that got valid ones, by id; kept in `path`, with the failures. None asked: none."""
+    """The attributes of the pairs that got valid ones, by id; kept in `path`, with the failures. None asked: none.
+
+    Raises UserError as `verdicts_of` does.
+    """
     if config.attributes is None or calls is None:
         return {}
     if not path.is_file():
@@ -48,6 +51,10 @@ def attributes_of(
             for labelled in preference_attributes.label(calls, pairs, config.attributes, len(pairs)):
                 rows.append(labelled.row())
                 advance(1)
+        missing = sum(
+            row["annotator"] in calls.given_up and row[preference_attributes.NAMES[0]] is None for row in rows
+        )
+        _require_present(calls, config, "attributes", missing, len(rows))
         write_table(path, pa.Table.from_pylist(rows, preference_attributes.SCHEMA))
     return read_attributes(path)
 
@@ -85,13 +92,8 @@ def verdicts_of(
                 cast.extend(vote.row() for vote in of_pair)
                 rows.append(_row(voting.decide(of_pair, config.votes, weights)))
                 advance(1)
-        if calls.given_up and config.votes.absent == "wait":
-            why = "; ".join(f"{name}: {reason}" for name, reason in sorted(calls.given_up.items()))
-            missing = sum(row["annotator"] in calls.given_up and row["verdict"] is None for row in cast)
-            raise UserError(
-                f"{label}: {missing:,} of {len(cast):,} votes are missing, as annotators were given up ({why}). All answers "
-                "are kept: see to the annotators and run the same command again, or go on without with --votes.absent pass"
-            )
+        missing = sum(row["annotator"] in calls.given_up and row["verdict"] is None for row in cast)
+        _require_present(calls, config, label, missing, len(cast))
         write_table(votes, pa.Table.from_pylist(cast, judging.SCHEMA))
         write_table(labels, pa.Table.from_pylist(rows, LABELS))
     return read_verdicts(labels)
@@ -117,6 +119,17 @@ def opinions_of(calls: Calls, votes: Path, pairs: Collection[str]) -> dict[str, 
         return Opinion(vote["annotator"], most, calls.text(vote["call"]) or "", vote["swapped"])
 
     return {id: tuple(opinion(of_one) for _, of_one in sorted(models.items())) for id, models in cast.items()}
+
+
+def _require_present(calls: Calls, config: CurateConfig, label: str, missing: int, total: int) -> None:
+    """Raises UserError if answers are missing because annotators were given up, and these are to be waited for."""
+    if not missing or config.votes.absent == "pass":
+        return
+    why = "; ".join(f"{name}: {reason}" for name, reason in sorted(calls.given_up.items()))
+    raise UserError(
+        f"{label}: {missing:,} of {total:,} answers are missing, as annotators were given up ({why}). All that came are kept: "
+        "see to the annotators and run the same command again, or go on without with --votes.absent pass"
+    )
 
 
 def _row(decision: voting.Decision) -> dict[str, Any]:

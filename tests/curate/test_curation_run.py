@@ -20,7 +20,15 @@ from skyrm_jax.curate.config import CurateConfig, Measure, Stage1, Stage2
 from skyrm_jax.curate.decisions import Rule
 from skyrm_jax.curate.humans.queue import HumanQueue
 from skyrm_jax.curate.measure import ARMS, figures, stage_pairs
-from skyrm_jax.curate.run import run, step_measure, step_preprocess, step_stage1, step_stage2, take_answers
+from skyrm_jax.curate.run import (
+    run,
+    step_attributes,
+    step_measure,
+    step_preprocess,
+    step_stage1,
+    step_stage2,
+    take_answers,
+)
 from skyrm_jax.curate.stage1 import reward_model
 from skyrm_jax.curate.workspace import Workspace
 from skyrm_jax.data.synthetic import generate, oracle, truth
@@ -232,7 +240,7 @@ def test_an_annotator_that_is_gone_is_waited_for(tmp_path: Path) -> None:
         work = Workspace(options)
         step_preprocess(work, quiet)
         other.dies_after = 5
-        with pytest.raises(UserError, match=r"votes: \d+ of 80 votes are missing, as annotators were given up \(b: "):
+        with pytest.raises(UserError, match=r"votes: \d+ of 80 answers are missing, as annotators were given up \(b: "):
             step_stage1(work, quiet)
         assert not work.iteration(0).file("labels").exists()
         paid = len(server.answered)
@@ -274,6 +282,21 @@ def test_without_people_it_waits_for_their_answers(tmp_path: Path) -> None:
         assert len(server.bodies) == asked
     with pytest.raises(UserError, match="no batch waits"):
         take_answers(work, [brought], quiet)
+
+
+def test_attributes_wait_for_who_gives_them_too(tmp_path: Path) -> None:
+    write_data(tmp_path, 20)
+    with FakeOpenAI(lambda body: "I would rather not say.") as server, FakeOpenAI(reply) as other:
+        annotators = [
+            replace(one, base_url=url, retries=0)
+            for one, url in zip(config(tmp_path, server.url).annotators, (server.url, other.url), strict=True)
+        ]
+        work = Workspace(config(tmp_path, server.url, annotators=annotators))
+        step_preprocess(work, Console(quiet=True))
+        other.dies_after = 3
+        with pytest.raises(UserError, match=r"attributes: \d+ of \d+ answers are missing, .*\(b: "):
+            step_attributes(work, Console(quiet=True))
+        assert not work.attributes.exists()
 
 
 def test_a_second_look_shows_who_said_what_and_why(tmp_path: Path) -> None:
