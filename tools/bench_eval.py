@@ -91,7 +91,8 @@ def measure(args: argparse.Namespace, folder: Path, console: Console) -> Figures
     write_hf(checkpoint, SmallWeights(architecture), args.shared / "tokenizers/qwen3")
     chat = Chat.load(checkpoint, architecture.pad_token_id)
     data = args.shared / "data/benchmarks"
-    measured = Measured(args.resume, layers=args.layers, dtype=args.dtype, sample=args.sample)
+    same = {"config": Path(args.config).name, "layers": args.layers, "dtype": args.dtype, "sample": args.sample}
+    measured = Measured(args.resume, **same)
     figures = Figures(cores=cores(), layers=args.layers, window=args.window, dtype=args.dtype)
     seconds: dict[str, list[tuple[float, float]]] = {}
     scale: dict[str, float] = {}
@@ -102,8 +103,10 @@ def measure(args: argparse.Namespace, folder: Path, console: Console) -> Figures
         )
         for name in select(["all"], data)[0]:
             ids = encoded(chat, BENCHMARKS[name].load(data))
-            find = partial(best_setting, sample(ids, args.sample), theirs, architecture.heads)
-            setting = measured(find, setting_of=name)
+            part = sample(ids, args.sample)
+            theirs.ask(do="take", name="sample", comparisons=part)
+            theirs.ask(do="score", name="sample")  # the first run is slower
+            setting = measured(partial(best_setting, part, theirs, architecture.heads), setting_of=name)
             chosen = ids if args.comparisons is None else sample(ids, args.comparisons)
             console.print(f"{name}: {len(chosen):,} of {len(ids):,}; transformers at {setting}", highlight=False)
             found = []
@@ -152,9 +155,7 @@ class Measured:
 
 
 def best_setting(part: list[list[Ids]], theirs: Side, heads: int) -> Figures:
-    """The attention and batch at which transformers is fastest on some comparisons."""
-    theirs.ask(do="take", name="sample", comparisons=part)
-    theirs.ask(do="score", name="sample")  # the first run is slower
+    """The attention and batch at which transformers is fastest on some comparisons, which it has as `sample`."""
     found = search(
         lambda **setting: theirs.ask(do="score", name="sample", **setting)["seconds"],
         partial(scores_fit, [len(one) for k in part for one in k], heads),
