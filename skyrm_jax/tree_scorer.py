@@ -25,7 +25,10 @@ class TreeScorer(ABC):
 
     Attributes:
         counts: what has been scored so far.
+        pinned: whether scorers with the same manifest are the same model.
     """
+
+    pinned = True
 
     def __init__(self, chat: Chat, max_tokens: int) -> None:
         if max_tokens < 2:

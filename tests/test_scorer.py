@@ -1,11 +1,13 @@
 """The scorer: rewards in order, whatever the packing; truncation counted; nothing untrained."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from transformers import PreTrainedTokenizerFast
 
 from skyrm_jax import checkpoint
 from skyrm_jax.comparison import Comparison, Message
@@ -154,3 +156,19 @@ def test_max_tokens_is_checked(model: Path) -> None:
 def test_nothing_there_is_said(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="nowhere"):
         Scorer.load(str(tmp_path / "nowhere"))
+
+
+def test_the_manifest_tells_models_apart_that_differ_in_their_configuration_alone(model: Path, tmp_path: Path) -> None:
+    found = checkpoint.load_model(model)
+    manifest = json.loads(json.dumps(load(model).manifest))
+    other = replace(found.architecture, rms_eps=1.0, rope=Rope(theta=5.0))
+    write_checkpoint(tmp_path / "other", MemoryWeights.of(other, found.params), found.tokenizer, {})
+    its = load(tmp_path / "other").manifest
+    assert its.pop("architecture") == other.to_dict() != manifest["architecture"]
+    assert {name for name in its if its[name] != manifest[name]} == {"checkpoint"}
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(found.tokenizer)
+    tokenizer.bos_token = tokenizer.decode([5])
+    tokenizer.chat_template = "{{ bos_token }}" + tokenizer.chat_template
+    tokenizer.save_pretrained(tmp_path / "bos")
+    write_checkpoint(tmp_path / "begins", MemoryWeights.of(found.architecture, found.params), tmp_path / "bos", {})
+    assert (manifest["bos_token_id"], load(tmp_path / "begins").manifest["bos_token_id"]) == (None, 5)

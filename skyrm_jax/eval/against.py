@@ -40,6 +40,10 @@ class Earlier:
             raise UserError(f"--against {folder}: no {RESULTS} there: give the --out of an evaluation") from None
         except (ValueError, KeyError, TypeError) as error:
             raise UserError(f"--against {folder / RESULTS}: cannot be read ({error!r}): evaluate again") from None
+        if not (folder / FINISHED).is_file():
+            raise UserError(
+                f"--against {folder}: no {FINISHED} there: evaluate again, or copy it there from where it was"
+            )
         return cls(folder, results, RewardFile(folder / FINISHED))
 
     def has(self, one: EvalSet) -> bool:

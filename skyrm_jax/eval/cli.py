@@ -13,13 +13,14 @@ from rich.console import Console
 
 from skyrm_jax.chat import Chat
 from skyrm_jax.data.quarantine import Quarantine
+from skyrm_jax.errors import UserError
 from skyrm_jax.eval import benchmarks, heldout, options, rewards, scoring, trivial
 from skyrm_jax.eval.against import RESULTS, Earlier
 from skyrm_jax.eval.figures import Result
-from skyrm_jax.eval.journal import FINISHED, Journal
+from skyrm_jax.eval.journal import COMPUTED, FINISHED, Journal, together
 from skyrm_jax.eval.manifest import manifest
 from skyrm_jax.eval.pairs import describe_pairs
-from skyrm_jax.eval.sets import EvalSet, Files, benchmark_set, held_out_set, score_set
+from skyrm_jax.eval.sets import BenchmarkSet, EvalSet, Files, held_out_set, score_set
 from skyrm_jax.report.eval_page import eval_page
 from skyrm_jax.report.eval_runs import runs_of
 from skyrm_jax.report.files import whole
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from skyrm_jax.tree_scorer import TreeScorer
 
 PAGE = "report.html"
-COMPUTED = ("mesh", "batches")
-"""What of a scorer's manifest may differ between two parts of an evaluation, and is told nevertheless."""
 
 Scored = dict[str, list[np.ndarray]]
 
@@ -61,7 +60,7 @@ def evaluate(args: argparse.Namespace, console: Console) -> None:
     names, absent = benchmarks.select(args.benchmarks, args.data)
     scoring.require_writable(args.out)
     earlier = [Earlier.read(folder) for folder in args.against]
-    sets = [benchmark_set(name, args.data) for name in names]
+    sets: list[EvalSet] = [BenchmarkSet(name, args.data) for name in names]
     if args.held_out:
         quarantine = Quarantine(args.out / "held-out.quarantine.jsonl", args.max_bad_share)
         sets.append(held_out_set(args.held_out, args.form, quarantine))
@@ -75,15 +74,48 @@ def evaluate(args: argparse.Namespace, console: Console) -> None:
 
 
 def existing(args: argparse.Namespace, sets: Sequence[EvalSet]) -> tuple[Scored, dict[str, Any]]:
-    """The rewards of a file or a trivial rule, by set, and where they are from."""
+    """The rewards of a file or a trivial rule, by set, which are written again, and where they are from."""
+    names = {one.name for one in sets}
     if args.baseline:
-        return {one.name: trivial.rewards(args.baseline, one.comparisons) for one in sets}, {"baseline": args.baseline}
+        origin = {"baseline": args.baseline}
+        rewards.require_room(args.out / FINISHED, origin, names)
+        scored = {one.name: trivial.rewards(args.baseline, one.comparisons) for one in sets}
+        write(args.out, origin, sets, scored, {})
+        return scored, origin
     file = rewards.RewardFile(args.from_rewards)
-    scored = {one.name: file.of(one.name, one.comparisons) for one in sets}
+    rewards.require_room(args.out / FINISHED, file.origin, names)
+    scored = {}
+    computed: dict[str, dict[str, Any]] = {}
     for one in sets:
+        content = one.facts["content_sha256"]
+        if not one.has_ids:
+            file.require_same(one.name, content)
+        scored[one.name] = file.of(one.name, one.comparisons)
         if isinstance(one, Files):
             one.refuse(scored[one.name])
-    return scored, {"file": str(args.from_rewards)} | file.origin
+        if file.written is not None:
+            computed[one.name] = file.written.computed.get(one.name, {})
+            if file.is_of(one.name, content) and one.name in file.written.counts:  # not what another part counted
+                one.facts["counts"] = file.written.counts[one.name]
+    write(args.out, file.origin, sets, scored, computed)
+    return scored, {"file": str(args.from_rewards)} | file.origin | together(list(computed.values()))
+
+
+def write(
+    out: Path,
+    origin: Mapping[str, Any],
+    sets: Sequence[EvalSet],
+    scored: Scored,
+    computed: Mapping[str, Mapping[str, Any]],
+) -> None:
+    """Writes the rewards and what made them."""
+    made = {
+        "origin": origin,
+        "contents": {one.name: one.facts["content_sha256"] for one in sets},
+        "counts": {one.name: one.facts["counts"] for one in sets if "counts" in one.facts},
+        "computed": computed,
+    }
+    rewards.write(out / FINISHED, {one.name: (one.comparisons, scored[one.name]) for one in sets}, made)
 
 
 def made(args: argparse.Namespace, sets: Sequence[EvalSet], console: Console) -> tuple[Scored | None, dict[str, Any]]:
@@ -97,21 +129,19 @@ def made(args: argparse.Namespace, sets: Sequence[EvalSet], console: Console) ->
 
         origin["checkpoint_sha256"] = digest(args.checkpoint)
     steady = {name: value for name, value in origin.items() if name not in (*COMPUTED, *scorer.counts)}
+    names = [one.name for one in sets]
+    rewards.require_room(args.out / FINISHED, steady, names)
     journal = Journal(args.out, steady)
     scored: Scored = {}
+    computed: dict[str, dict[str, Any]] = {}
     for one in sets:
-        scored[one.name], one.facts["counts"] = score_set(one, scorer, journal, console)
+        done = score_set(one, scorer, journal, console)
+        scored[one.name], computed[one.name], one.facts["counts"] = done.rewards, done.computed, dict(done.counts)
     if not distributed.is_writer():
         return None, {}
-    written = {
-        "origin": steady,
-        "contents": {one.name: one.facts["content_sha256"] for one in sets},
-        "counts": {one.name: one.facts["counts"] for one in sets},
-    }
-    rewards.write(args.out / FINISHED, {one.name: (one.comparisons, scored[one.name]) for one in sets}, written)
-    journal.remove()
-    computed = {name: value for name, value in scorer.manifest.items() if name in COMPUTED}  # known only afterwards
-    return scored, steady | computed
+    write(args.out, steady, sets, scored, computed)
+    journal.finish(names)
+    return scored, steady | together(list(computed.values()))
 
 
 def endpoint(args: argparse.Namespace) -> "TreeScorer":
@@ -123,21 +153,42 @@ def endpoint(args: argparse.Namespace) -> "TreeScorer":
 
 
 def pad_of(model: str) -> int | None:
-    """The pad token id in the config of a model folder or Hub id, if there is one: where a reward is read depends on it."""
-    config = Path(model) / "config.json"
-    if not Path(model).is_dir():
-        from huggingface_hub import hf_hub_download
-        from huggingface_hub.errors import HfHubHTTPError
+    """The pad token id in the config of a model folder or Hub id, if there is one: where a reward is read depends on it.
 
-        from skyrm_jax.convert.hf import split_revision
-
-        name, revision = split_revision(model)
-        try:
-            config = Path(hf_hub_download(name, "config.json", revision=revision))
-        except HfHubHTTPError:  # a tokenizer alone
-            return None
-    found = json.loads(config.read_text(encoding="utf-8")).get("pad_token_id") if config.is_file() else None
+    Raises UserError if it cannot be fetched or read; a tokenizer alone has none.
+    """
+    config = Path(model) / "config.json" if Path(model).is_dir() else _config_of(model)
+    if config is None or not config.is_file():
+        return None
+    try:
+        found = json.loads(config.read_text(encoding="utf-8"))["pad_token_id"]
+    except KeyError:
+        return None
+    except (ValueError, TypeError) as error:
+        raise UserError(
+            f"--tokenizer {model}: {config} is no model's configuration ({error}): fetch it again"
+        ) from None
     return found if isinstance(found, int) else None
+
+
+def _config_of(model: str) -> Path | None:
+    """The config.json of a Hub id, None if there is none. Raises UserError if the Hub does not say."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    from skyrm_jax.convert.hf import split_revision
+
+    name, revision = split_revision(model)
+    try:
+        return Path(hf_hub_download(name, "config.json", revision=revision))
+    except Exception as error:  # the Hub client raises a dozen kinds, all of them about this id or the network
+        if isinstance(error, EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
+            return None
+        said = (str(error).strip().splitlines() or [""])[0]
+        raise UserError(
+            f"--tokenizer {model}: is no folder, and as a Hub id its config.json cannot be fetched "
+            f"({type(error).__name__}: {said}): check the name and the network, or give a folder"
+        ) from None
 
 
 def report(
@@ -151,15 +202,13 @@ def report(
 ) -> None:
     """Computes and prints all figures; writes results.json and report.html."""
     usable = {one.name: one.usable(scored[one.name]) for one in sets}
-    if args.from_rewards or args.baseline:
-        made = {"origin": origin, "contents": {one.name: one.facts["content_sha256"] for one in sets}}
-        written = {one.name: (one.comparisons, scored[one.name]) for one in sets}
-        rewards.write(args.out / FINISHED, written, made | {"counts": {one.name: {} for one in sets}})
+    missing = {one.name: one.missing for one in sets}
     results: dict[str, Result] = {}
     described: dict[str, Any] = {}
     for name, (comparisons, values) in usable.items():
         is_benchmark = name in benchmarks.BENCHMARKS
         result = (benchmarks.BENCHMARKS[name] if is_benchmark else heldout).score(comparisons, values)
+        result.partial += missing[name]
         title = benchmarks.BENCHMARKS[name].title if is_benchmark else "Held out"
         results[name] = result
         described[name] = {"title": title, **result.to_dict(), "pairs": describe_pairs(comparisons, values)}
@@ -222,5 +271,6 @@ def essentials(facts: Mapping[str, Any], results: Mapping[str, Result]) -> dict[
         counts = described.get("counts", {})
         shown[name] = {key: described.get(key, counts.get(key)) for key in ("comparisons", "responses")}
         shown[name]["truncated"] = counts.get("truncated")
+        shown[name]["dropped"] = counts.get("dropped")
         shown[name]["bad_records"] = described.get("bad_records")
     return shown

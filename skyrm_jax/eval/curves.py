@@ -18,6 +18,7 @@ class Curve:
     Averaged over the same `comparisons` at every N: a comparison with fewer than N responses offers all it
     has, and `offering[N-1]` is the number of comparisons that do have N. `oracle` picks a right response
     whenever there is one, `random` any. `loss` is the mean over N of the squared distance to the oracle, in shares.
+    `low` and `high` are the 95 % interval of `reward`, `loss_low` and `loss_high` that of `loss`.
     """
 
     n: list[int]
@@ -29,12 +30,14 @@ class Curve:
     offering: list[int]
     comparisons: int
     loss: float
+    loss_low: float
+    loss_high: float
 
 
 def best_of_n(rewards: Sequence[np.ndarray], right: Sequence[np.ndarray]) -> Curve | None:
     """The curve over comparisons with rewards f[K_i] and the correctness of each response, bool or 0 to 1, [K_i].
 
-    None if there is no comparison. The interval is the bootstrap's, by comparison.
+    None if there is no comparison. The intervals are the bootstrap's, by comparison.
     """
     if not rewards:
         return None
@@ -44,19 +47,23 @@ def best_of_n(rewards: Sequence[np.ndarray], right: Sequence[np.ndarray]) -> Cur
     share = float(np.mean([one.mean() for one in right]))
 
     def rule(counts: np.ndarray) -> np.ndarray:
-        return 100.0 * (counts @ ours) / counts.sum(axis=1, keepdims=True)
+        drawn = counts.sum(axis=1, keepdims=True)
+        loss = np.mean((counts @ (oracle - ours) / drawn) ** 2, axis=1, keepdims=True)
+        return np.hstack([100.0 * (counts @ ours) / drawn, loss])
 
-    low, high = bootstrap(rule, len(ours))
+    (*reward, loss), (low, high) = estimate(rule, len(ours)), bootstrap(rule, len(ours))
     return Curve(
         n=list(range(1, longest + 1)),
-        reward=estimate(rule, len(ours)).tolist(),
-        low=low.tolist(),
-        high=high.tolist(),
+        reward=[float(one) for one in reward],
+        low=low[:-1].tolist(),
+        high=high[:-1].tolist(),
         oracle=(100.0 * oracle.mean(axis=0)).tolist(),
         random=[100.0 * share] * longest,
         offering=[sum(len(one) >= n for one in right) for n in range(1, longest + 1)],
         comparisons=len(ours),
-        loss=float(np.mean((oracle.mean(axis=0) - ours.mean(axis=0)) ** 2)),
+        loss=float(loss),
+        loss_low=float(low[-1]),
+        loss_high=float(high[-1]),
     )
 
 

@@ -67,6 +67,8 @@ class Endpoint(TreeScorer):
         timeout: seconds without a sign of life, after which a request counts as failed.
     """
 
+    pinned = False
+
     def __init__(
         self,
         url: str,
@@ -109,6 +111,7 @@ class Endpoint(TreeScorer):
             "template_hash": self.chat.template_hash,
             "tokenizer_hash": self.chat.tokenizer_hash,
             "pad_token_id": self.chat.pad_token_id,
+            "bos_token_id": self.chat.bos,
             **self.counts,
         }
 

@@ -23,7 +23,9 @@ def parser() -> argparse.ArgumentParser:
         "--from-rewards",
         type=Path,
         metavar="FILE",
-        help="rewards that exist: rewards.parquet of an earlier run, or jsonl with id, rewards and, if need be, set",
+        help="rewards that exist: rewards.parquet of an earlier run, or jsonl with id, rewards and, if need be, set: one "
+        "reward for each response, as the published record has them, chosen before rejected, A before B; all ids are in the "
+        "rewards.parquet of --baseline length",
     )
     source.add_argument("--endpoint", metavar="URL", help="a reward model served by SGLang or vLLM")
     source.add_argument("--baseline", choices=RULES, help="no model: what a trivial rule gets")
@@ -65,6 +67,7 @@ def parser() -> argparse.ArgumentParser:
     served.add_argument("--endpoint-form", choices=("auto", "sglang", "vllm"), default="auto", help="default: ask it")
     served.add_argument("--endpoint-model", metavar="NAME", help="the model's name there, where it serves several")
     scoring.add_options(p)
+    p.set_defaults(max_tokens=None, dtype=None)  # so that what is given in vain is seen
     return p
 
 
@@ -81,6 +84,14 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         raise UserError("--endpoint needs --tokenizer: the folder or Hub id of the served model's tokenizer")
     if args.mesh is not None and args.checkpoint is None:
         raise UserError("--mesh is for --checkpoint")
+    if args.dtype is not None and args.checkpoint is None:
+        raise UserError("--dtype is for --checkpoint: leave it out")
+    if args.checkpoint is None and args.endpoint is None and (args.max_tokens is not None or args.template is not None):
+        raise UserError(
+            "--max-tokens and --template are for a model, that is --checkpoint or --endpoint: leave them out"
+        )
+    args.max_tokens = scoring.MAX_TOKENS if args.max_tokens is None else args.max_tokens
+    args.dtype = scoring.DTYPE if args.dtype is None else args.dtype
     return args
 
 

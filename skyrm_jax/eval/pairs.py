@@ -11,7 +11,7 @@ from skyrm_jax.comparison import Comparison, Message
 from skyrm_jax.eval.calibration import calibration
 from skyrm_jax.eval.figures import Rewards
 from skyrm_jax.eval.heldout import decided
-from skyrm_jax.eval.statistics import bootstrap, estimate
+from skyrm_jax.eval.statistics import Interval, bootstrap, estimate, ratio, summed
 
 MARKDOWN = re.compile(r"^\s{0,3}(?:#{1,6}\s|[-*+]\s|\d+[.)]\s|```|>\s)|\*\*[^*\n]+\*\*|`[^`\n]+`", re.MULTILINE)
 """A heading, list item, fence, quotation, bold or code span."""
@@ -27,6 +27,8 @@ class Bias:
         low, high: its interval.
         more: accuracy in percent where the chosen response has more of the property, and on how many pairs.
         less: the same where it has less.
+        gap: the first accuracy less the second, in points; None where there is but one.
+        intervals: of `more`, `less` and `gap`, those that there are.
     """
 
     correlation: float | None
@@ -34,6 +36,8 @@ class Bias:
     high: float | None
     more: tuple[float, int] | None
     less: tuple[float, int] | None
+    gap: float | None
+    intervals: dict[str, Interval]
 
 
 def characters(response: tuple[Message, ...]) -> int:
@@ -69,7 +73,7 @@ def describe_pairs(comparisons: Sequence[Comparison], rewards: Rewards) -> dict[
         "ties": int((d == 0).sum()),
         "length": asdict(bias(np.array(of), d, np.array(longer))) if has_text else None,
         "markdown": asdict(bias(np.array(of), d, np.array(richer))) if has_text else None,
-        "calibration": asdict(calibration(d)),
+        "calibration": asdict(calibration(d, np.array(of))),
     }
 
 
@@ -77,32 +81,39 @@ def bias(comparison: np.ndarray, difference: np.ndarray, property_: np.ndarray) 
     """The bias over pairs: i[P] their comparison, f[P] difference in reward, f[P] difference in the property."""
     _, unit = np.unique(comparison, return_inverse=True)
     x, y = _standard(property_), _standard(difference)
-
-    def summed(values: np.ndarray) -> np.ndarray:
-        return np.bincount(unit, values)
-
-    columns = np.stack([summed(v) for v in (np.ones_like(x), x, y, x * x, y * y, x * y)], axis=1)
+    columns = summed(unit, (np.ones_like(x), x, y, x * x, y * y, x * y))
+    sides = property_ > 0, property_ < 0
+    members, right = summed(unit, sides), summed(unit, [side & (difference > 0) for side in sides])
 
     def rule(counts: np.ndarray) -> np.ndarray:
         n, sx, sy, sxx, syy, sxy = (counts @ columns).T
         spreads = n * sxx - sx**2, n * syy - sy**2
         varies = np.minimum(*spreads) > 1e-12 * n**2
         below = np.sqrt(np.where(varies, spreads[0] * spreads[1], 1.0))
-        return np.where(varies, np.clip((n * sxy - sx * sy) / below, -1, 1), np.nan)[:, None]
+        r = np.where(varies, np.clip((n * sxy - sx * sy) / below, -1, 1), np.nan)
+        more, less = 100.0 * ratio(counts, right, members).T
+        return np.stack([r, more, less, more - less], axis=1)
 
     size = len(columns)
-    (value,), ((low,), (high,)) = estimate(rule, size), bootstrap(rule, size)
-    more, less = (_accuracy(difference[side]) for side in (property_ > 0, property_ < 0))
-    if not np.isfinite(value):
-        return Bias(None, None, None, more, less)
-    return Bias(float(value), float(low), float(high), more, less)
+    values, bounds = estimate(rule, size), np.transpose(bootstrap(rule, size))
+    r, more, less, gap = (float(value) if np.isfinite(value) else None for value in values)
+    (low, high), *others = bounds.tolist()
+    return Bias(
+        correlation=r,
+        low=None if r is None else low,
+        high=None if r is None else high,
+        more=None if more is None else (more, int(sides[0].sum())),
+        less=None if less is None else (less, int(sides[1].sum())),
+        gap=gap,
+        intervals={
+            name: (begin, end)
+            for name, value, (begin, end) in zip(("more", "less", "gap"), (more, less, gap), others, strict=True)
+            if value is not None
+        },
+    )
 
 
 def _standard(values: np.ndarray) -> np.ndarray:
     """Centred, and 1 at most: a correlation knows no units and no origin, sums of squares do."""
     centred = np.asarray(values, np.float64) - np.mean(values)
     return centred / (np.abs(centred).max() or 1.0)
-
-
-def _accuracy(difference: np.ndarray) -> tuple[float, int] | None:
-    return (100.0 * float((difference > 0).mean()), len(difference)) if len(difference) else None

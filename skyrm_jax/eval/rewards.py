@@ -1,14 +1,15 @@
 """Reward files: every reward of an evaluation, so that all figures can be computed again without a model.
 
 Read: our own parquet (columns set, id, rewards), jsonl records {"id", "rewards"} with an optional "set", and
-the output dumps of JudgeBench's authors. `set` is the benchmark's name, or HELD_OUT. Of a held-out record that the
-model could not read the rewards are an empty list.
+the output dumps of JudgeBench's authors. `set` is the benchmark's name, or HELD_OUT. Of a comparison that the model
+could not read our own files hold an empty list.
 """
 
+import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,10 @@ from skyrm_jax.report.files import whole
 HELD_OUT = "held-out"
 MADE = b"skyrm_jax"
 """The key, in the metadata of a file, of what made it."""
-SCHEMA = pa.schema([("set", pa.string()), ("id", pa.string()), ("rewards", pa.list_(pa.float32()))])
+SCHEMA = pa.schema([("set", pa.string()), ("id", pa.string()), ("rewards", pa.list_(pa.float64()))])
+
+PER_SET = ("contents", "counts", "computed")
+"""What a file of ours says of each set."""
 
 Scored = Mapping[str, tuple[Sequence[Comparison], Sequence[np.ndarray]]]
 
@@ -38,16 +42,50 @@ def keys(comparisons: Sequence[Comparison]) -> list[str]:
 def write(path: Path, scored: Scored, made: Mapping[str, Any] | None = None) -> None:
     """Writes the rewards of every set to a parquet file, whole or not at all.
 
-    `made` says what by: origin, and for each set the hash of its contents and what was counted; see `Written`.
+    `made` says what by: origin, and for each set the attributes of `Written`. Other sets that the file holds, made by the
+    same, stay in it.
     """
     rows = [
-        {"set": name, "id": key, "rewards": np.asarray(reward, np.float32).tolist()}
+        {"set": name, "id": key, "rewards": np.asarray(reward, np.float64).tolist()}
         for name, (comparisons, rewards) in scored.items()
         for key, reward in zip(keys(comparisons), rewards, strict=True)
     ]
+    before = provenance(path)
+    if made is not None and before is not None and before.origin == plain(made["origin"]):
+        others = [name for name in before.contents if name not in scored]
+        rows += pq.read_table(path, filters=[("set", "in", others)]).to_pylist() if others else []
+        for what in PER_SET:
+            kept = {name: value for name, value in getattr(before, what).items() if name in others}
+            made = {**made, what: {**made[what], **kept}}
     schema = SCHEMA.with_metadata({MADE: json.dumps(made)}) if made is not None else SCHEMA
     with whole(path) as temporary:
         pq.write_table(pa.Table.from_pylist(rows, schema=schema), temporary)
+
+
+def require_room(path: Path, origin: Mapping[str, Any], names: Collection[str]) -> None:
+    """Raises UserError if writing the sets `names`, made by `origin`, would lose others that the file at `path` holds."""
+    before = provenance(path)
+    if not path.is_file() or (before is not None and before.origin == plain(origin)):
+        return
+    try:
+        held = set(pq.read_table(path, columns=["set"])["set"].to_pylist())
+    except (pa.ArrowException, OSError, KeyError):
+        return  # nothing that could be read
+    if lost := sorted(held - set(names)):
+        differ = (
+            [n for n in {**before.origin, **origin} if before.origin.get(n) != plain(origin).get(n)] if before else []
+        )
+        because = f"its {', '.join(differ)} differ" if differ else "it does not say what"
+        raise UserError(
+            f"{path}: holds rewards of {', '.join(lost)} that something else made ({because}) and that would be lost: "
+            "give another --out, or move the file away"
+        )
+
+
+def plain(origin: Mapping[str, Any]) -> dict[str, Any]:
+    """As it reads back from JSON."""
+    found: dict[str, Any] = json.loads(json.dumps(origin))
+    return found
 
 
 @dataclass(frozen=True)
@@ -58,12 +96,14 @@ class Written:
         origin: everything about the model that could change a reward.
         contents: set -> hash of its contents.
         counts: set -> what was counted while it was scored.
+        computed: set -> how it was computed, such as in which batches: what may change from part to part of it.
     """
 
     path: Path
     origin: dict[str, Any]
     contents: dict[str, str]
     counts: dict[str, dict[str, int]]
+    computed: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def of(self, name: str, names: Sequence[str]) -> list[np.ndarray]:
         """The rewards of the comparisons of set `name` that are called `names`."""
@@ -76,7 +116,7 @@ def provenance(path: Path) -> Written | None:
     """What made a reward file, if it is one of ours that says so."""
     try:
         made = json.loads((pq.read_schema(path).metadata or {})[MADE])
-        return Written(path, made["origin"], made["contents"], made["counts"])
+        return Written(path, made["origin"], made["contents"], made["counts"], made.get("computed", {}))
     except (pa.ArrowException, OSError, KeyError, ValueError, TypeError):
         return None
 
@@ -87,12 +127,11 @@ class RewardFile:
     def __init__(self, path: Path):
         """Raises UserError, naming file and line, for what is not a reward file and for duplicate ids."""
         self.path = path
-        written = provenance(path) if path.suffix == ".parquet" else None
-        self.origin: dict[str, Any] = {} if written is None else written.origin
-        """What made them, where the file says so."""
-        self._rewards: dict[tuple[str | None, str], np.ndarray] = {}
         if not path.is_file():
             raise UserError(f"--from-rewards {path}: no such file")
+        self.written = provenance(path) if path.suffix == ".parquet" else None
+        """What made them, where the file says so."""
+        self._rewards: dict[tuple[str | None, str], tuple[str, np.ndarray]] = {}
         for where, record in _records(path):
             self._add(where, record)
         if not self._rewards:
@@ -112,18 +151,67 @@ class RewardFile:
             raise UserError(f"{where}: field rewards must be a list of numbers, not {values!r}") from None
         if key in self._rewards:
             raise UserError(f"{where}: id {key[1]!r} occurs twice: remove one of the two")
-        self._rewards[key] = rewards
+        self._rewards[key] = where, rewards
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """What made them: as the file says, or else the file."""
+        if self.written is not None:
+            return self.written.origin
+        return {"file": str(self.path), "file_sha256": hashlib.sha256(self.path.read_bytes()).hexdigest()}
+
+    def is_of(self, name: str, content: str) -> bool:
+        """Whether the file says that it was made of set `name` with this hash of its contents."""
+        return self.written is not None and self.written.contents.get(name) == content
+
+    def require_same(self, name: str, content: str) -> None:
+        """Raises UserError if the file says that it was made of a set `name` with other contents.
+
+        For comparisons that are called by their place: in other data the same names are of other comparisons.
+        """
+        if self.written is not None and name in self.written.contents and not self.is_of(name, content):
+            raise UserError(
+                f"{self.path}: its rewards of {name} are of other comparisons, and these have no ids of their own to find "
+                "theirs by: give the data that was scored, or comparisons with ids"
+            )
 
     def of(self, name: str, comparisons: Sequence[Comparison]) -> list[np.ndarray]:
-        """The rewards of the comparisons of set `name`, in order; raises UserError if any is missing."""
-        found = [self._rewards.get((name, key), self._rewards.get((None, key))) for key in keys(comparisons)]
-        missing = [key for key, rewards in zip(keys(comparisons), found, strict=True) if rewards is None]
+        """The rewards of the comparisons of set `name`, in order.
+
+        Raises UserError if any is missing or not finite, and, naming file and line, if they are more or fewer than the
+        responses; only of comparisons that the model could not read are there none.
+        """
+        names = keys(comparisons)
+        found = [self._rewards.get((name, key), self._rewards.get((None, key))) for key in names]
+        missing = [key for key, rewards in zip(names, found, strict=True) if rewards is None]
         if missing:
             raise UserError(
                 f"{self.path}: no rewards for {len(missing)} of the {len(comparisons)} comparisons of {name} "
-                f"(the first: {', '.join(missing[:3])}): no figure is computed from a part"
+                f"(the first: {', '.join(missing[:3])}): no figure is computed from a part; the ids in the file are such as "
+                f"{', '.join(key for _, key in list(self._rewards)[:3])}. rewards.parquet of --baseline length has all ids"
             )
-        return [rewards for rewards in found if rewards is not None]
+        return [
+            self._checked(key, comparison, *one, name == HELD_OUT or self.written is not None)
+            for key, comparison, one in zip(names, comparisons, found, strict=True)
+            if one is not None
+        ]
+
+    @staticmethod
+    def _checked(key: str, comparison: Comparison, where: str, rewards: np.ndarray, may_be_unread: bool) -> np.ndarray:
+        """The rewards. Raises UserError as `of` does."""
+        count = len(comparison.responses)
+        if may_be_unread and rewards.shape == (0,):
+            return rewards
+        if rewards.shape != (count,):
+            raise UserError(
+                f"{where}: id {key!r} has {count} responses but rewards of shape {rewards.shape}: give one for each"
+            )
+        if not np.isfinite(rewards).all():
+            raise UserError(
+                f"{where}: id {key!r} has a reward that is not a finite number ({rewards.tolist()}): "
+                "the model or the file is broken, and no figure is computed from it"
+            )
+        return rewards
 
 
 def _records(path: Path) -> list[tuple[str, Mapping[str, Any]]]:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from skyrm_jax.scorer import Scorer
     from skyrm_jax.tree_scorer import TreeScorer
 
+MAX_TOKENS, DTYPE = 16_384, "bfloat16"
+"""What a model scores with unless told otherwise."""
+
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """The options that say how files are read and how a model scores."""
@@ -35,14 +38,14 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-tokens",
         type=_max_tokens,
-        default=16_384,
+        default=MAX_TOKENS,
         metavar="N",
         help="longest conversation; longer ones lose the beginning of their prompt (default 16384)",
     )
     parser.add_argument(
         "--dtype",
         choices=("bfloat16", "float32"),
-        default="bfloat16",
+        default=DTYPE,
         help="of matrix operands (default bfloat16)",
     )
     parser.add_argument("--template", help="chat template, a file or a built-in name, instead of the checkpoint's own")

@@ -1,6 +1,6 @@
 """Bootstrap intervals by comparison: a figure is a function of how often each comparison was drawn."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -9,6 +9,9 @@ REPLICATES = 2_000
 
 # counts [R, n] (how often replicate r holds comparison i) -> figures [R, M]
 Rule = Callable[[np.ndarray], np.ndarray]
+
+
+Interval = tuple[float, float]
 
 
 def estimate(rule: Rule, n: int) -> np.ndarray:
@@ -40,6 +43,11 @@ def bootstrap(rule: Rule, n: int, seed: int = 0, replicates: int = REPLICATES) -
     return low, high
 
 
+def summed(unit: np.ndarray, columns: Sequence[np.ndarray]) -> np.ndarray:
+    """f64[units, M]: each column f[P] summed over the members of a unit; i[P] names them from 0 without a gap."""
+    return np.stack([np.bincount(unit, column) for column in columns], axis=1)
+
+
 def ratio(counts: np.ndarray, numerator: np.ndarray, denominator: np.ndarray) -> np.ndarray:
     """Sum over drawn comparisons of numerator over that of denominator, NaN where nothing was drawn.
 
@@ -47,11 +55,3 @@ def ratio(counts: np.ndarray, numerator: np.ndarray, denominator: np.ndarray) ->
     """
     below = counts @ denominator
     return np.divide(counts @ numerator, below, out=np.full(below.shape, np.nan), where=below > 0)
-
-
-def mean_of_defined(values: np.ndarray) -> np.ndarray:
-    """Unweighted mean over the last axis of the values that are not NaN: [R, M] -> [R]; NaN where none is."""
-    defined = np.isfinite(values)
-    number = defined.sum(axis=-1)
-    total = np.where(defined, values, 0.0).sum(axis=-1)
-    return np.divide(total, number, out=np.full(number.shape, np.nan), where=number > 0)

@@ -5,12 +5,31 @@ figures, their bootstrap intervals, and the interval of the difference between t
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from skyrm_jax.eval.figures import Figure, Key, Result
-from skyrm_jax.eval.statistics import bootstrap, estimate, ratio
+from skyrm_jax.eval.statistics import bootstrap, estimate, ratio, summed
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """How a figure is made: from a column of points over one of what they are of, or from other figures.
+
+    Attributes:
+        column: number of the column; None: from others.
+        counted: whether its points are a number that people count.
+        parts: the others and their weights.
+        normalised: whether by the weights of those that are defined.
+        of: the figures whose comparisons it claims.
+    """
+
+    column: int | None = None
+    counted: bool = False
+    parts: Mapping[Key, float] = field(default_factory=dict)
+    normalised: bool = False
+    of: Sequence[Key] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +58,7 @@ class Table:
         self._points: list[np.ndarray] = []
         self._of: list[np.ndarray] = []
         self._ties: list[np.ndarray | None] = []
-        self._rows: dict[Key, tuple[int | None, dict[Key, float], bool]] = {}
+        self._rows: dict[Key, _Row] = {}
 
     def __len__(self) -> int:
         """How many comparisons."""
@@ -54,7 +73,7 @@ class Table:
             ties: how many of a comparison's units are exact ties.
             counted: whether the sum of points is a number that people count, such as that of right pairs.
         """
-        self._rows[self._new(key)] = (len(self._points), {}, counted)
+        self._rows[self._new(key)] = _Row(len(self._points), counted)
         self._points.append(np.asarray(points, np.float64))
         self._of.append(np.asarray(of, np.float64))
         self._ties.append(None if ties is None else np.asarray(ties))
@@ -64,13 +83,23 @@ class Table:
         """A figure: the share of the comparisons bool[n] `members` that are `correct`, bool or f[n]."""
         return self.ratio(key, members * correct, members, members & (ties > 0))
 
-    def weighted(self, key: Key, parts: Mapping[Key, float] | Iterable[Key], normalised: bool = True) -> Key:
+    def weighted(
+        self,
+        key: Key,
+        parts: Mapping[Key, float] | Iterable[Key],
+        normalised: bool = True,
+        of: Sequence[Key] | None = None,
+    ) -> Key:
         """A figure: the weighted sum of others, over the weights of those that are defined if `normalised`.
 
         `parts` without weights have 1 each. Parts that rest on no comparison are left out.
+
+        Args:
+            of: the parts whose comparisons and ties add up to its own, where others rest on the same again; None: all.
         """
         weights = dict(parts) if isinstance(parts, Mapping) else dict.fromkeys(parts, 1.0)
-        self._rows[self._new(key)] = (None, weights, normalised)
+        claimed = tuple(weights) if of is None else of
+        self._rows[self._new(key)] = _Row(parts=weights, normalised=normalised, of=claimed)
         return key
 
     def result(self, headline: Key | None = None) -> Result:
@@ -82,15 +111,15 @@ class Table:
         for m, key in enumerate(keys):
             if not np.isfinite(values[m]):
                 continue
-            column, _, counted = self._rows[key]
-            basis = sorted(self._basis(key))
+            row = self._rows[key]
+            column, basis = row.column, sorted(self._basis(key))
             ties = [one for i in basis if (one := self._ties[i]) is not None]
             result.sections.setdefault(key[0], {})[key[1]] = Figure(
                 value=float(values[m]),
                 low=float(low[m]),
                 high=float(high[m]),
                 total=round(sum(float(self._of[i].sum()) for i in basis)),
-                correct=_number(float(self._points[column].sum())) if column is not None and counted else None,
+                correct=None if column is None or not row.counted else _number(float(self._points[column].sum())),
                 ties=sum(int(one.sum()) for one in ties) if ties else None,
             )
         if headline is not None and headline[1] not in result.sections.get(headline[0], {}):
@@ -119,28 +148,24 @@ class Table:
 
     def _figures(self, counts: np.ndarray) -> np.ndarray:
         """counts [R, units] -> shares [R, M], NaN where a figure rests on nothing."""
-        shares = ratio(counts, self._per_unit(self._points), self._per_unit(self._of))
+        shares = ratio(counts, summed(self._unit, self._points), summed(self._unit, self._of))
         done: dict[Key, np.ndarray] = {}
-        for key, (column, parts, normalised) in self._rows.items():
-            if column is not None:
-                done[key] = shares[:, column]
+        for key, row in self._rows.items():
+            if row.column is not None:
+                done[key] = shares[:, row.column]
                 continue
-            values = np.stack([done[part] for part in parts], axis=1)
-            weights = np.isfinite(values) * np.array(list(parts.values()))
+            values = np.stack([done[part] for part in row.parts], axis=1)
+            weights = np.isfinite(values) * np.array(list(row.parts.values()))
             total = (weights * np.where(np.isfinite(values), values, 0.0)).sum(axis=1)
             some = np.isfinite(values).any(axis=1)
-            below = weights.sum(axis=1) if normalised else np.ones(len(values))
+            below = weights.sum(axis=1) if row.normalised else np.ones(len(values))
             done[key] = np.divide(total, below, out=np.full(len(values), np.nan), where=some & (below != 0))
         return np.stack(list(done.values()), axis=1)
 
-    def _per_unit(self, columns: Sequence[np.ndarray]) -> np.ndarray:
-        """f64[units, M]: each column summed over the comparisons of a unit."""
-        return np.stack([np.bincount(self._unit, column, self._units) for column in columns], axis=1)
-
     def _basis(self, key: Key) -> set[int]:
-        """The ratios that a figure is made of."""
-        column, parts, _ = self._rows[key]
-        return {column} if column is not None else set().union(*(self._basis(part) for part in parts))
+        """The ratios whose comparisons a figure claims."""
+        row = self._rows[key]
+        return {row.column} if row.column is not None else set().union(*(self._basis(part) for part in row.of))
 
 
 def _number(value: float) -> float:

@@ -34,7 +34,9 @@ td.strip { padding-top: 0.6rem; }
   opacity: 0.45; }
 .strip i::after { left: calc(var(--at) - 1.5px); width: 3px; background: var(--blue); }
 .heat td { min-width: 3.4rem; padding: 0.45rem 0.4rem; border-radius: 0.25rem; text-align: center;
-  font-variant-numeric: tabular-nums; background: color-mix(in srgb, var(--tone, var(--blue)) var(--heat), transparent); }
+  font-variant-numeric: tabular-nums; white-space: nowrap;
+  background: color-mix(in srgb, var(--tone, var(--blue)) var(--heat), transparent); }
+.heat td .interval { font-size: 0.75rem; color: inherit; opacity: 0.85; }
 main details + details, .set > details + details { margin-top: 0.5rem; }
 .missing { columns: 15rem; }
 .against > .scroll { max-width: 46rem; }
@@ -45,6 +47,7 @@ code { overflow-wrap: anywhere; }
   table { font-size: 0.85rem; }
   .counts { white-space: normal; }
   .heat tbody th { position: sticky; left: 0; background: var(--card); }
+  .heat td { padding-inline: 0.15rem; }
   .number { padding-left: 0.5rem; }
 }
 {% endblock %}
@@ -261,7 +264,8 @@ page{% endif %}: how well one benchmark's ranking of models tells another's.</p>
 <tbody>
 {%- for style, row in rows %}
 <tr><th scope="row">{{ style }}</th>
-{%- for value in row %}<td style="--heat: {{ "%.0f" | format(0.6 * value) }}%">{{ "%.1f" | format(value) }}</td>{% endfor %}</tr>
+{%- for value, interval in row %}<td style="--heat: {{ "%.0f" | format(0.6 * value) }}%">{{ "%.1f" | format(value) }}
+{%- if interval %}<span class="interval">{{ interval }}</span>{% endif %}</td>{% endfor %}</tr>
 {%- endfor %}
 </tbody></table></div></section>
 {%- endfor %}
@@ -287,7 +291,7 @@ the style of the column. Above the diagonal the wrong one is the more elaborate 
 {%- if set.pairs.plot %}
 <figure class="card"><h3>Reliability</h3>
 {{ set.pairs.plot }}
-</figure>
+<small>The upright lines are the 95 % intervals of the points.</small></figure>
 {%- endif %}
 <section class="card"><h3>Over {{ "{:,}".format(set.pairs.pairs) }} pairs
 {%- if set.pairs.ties %}, {{ "{:,}".format(set.pairs.ties) }} of them exactly tied{% endif %}

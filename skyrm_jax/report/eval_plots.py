@@ -73,7 +73,7 @@ def curve_plot(curves: Curves, name: str, label: str) -> Markup:
 
 
 def reliability_plot(bins: Sequence[Mapping[str, Any]], name: str, label: str) -> Markup:
-    """How often the model is right by how sure it is, and how many pairs it is so sure of."""
+    """How often the model is right by how sure it is, with 95 % intervals, and how many pairs it is so sure of."""
     total = sum(one["pairs"] for one in bins)
 
     def plot(axes: Axes) -> None:
@@ -86,6 +86,10 @@ def reliability_plot(bins: Sequence[Mapping[str, Any]], name: str, label: str) -
             label="share of pairs",
         )
         axes.plot([50, 100], [50, 100], color=BLACK, linestyle=":", linewidth=1.5, label="calibrated")
+        for one in bins:
+            if one.get("interval"):
+                ends = [100 * bound for bound in one["interval"]]
+                axes.plot([100 * one["confidence"]] * 2, ends, color=BLUE, linewidth=1.5, alpha=0.5)
         axes.plot(
             [100 * one["confidence"] for one in bins],
             [100 * one["right"] for one in bins],

@@ -181,6 +181,11 @@ def number(value: Any, digits: int = 1) -> str:
 
 def between(figure: Figure, digits: int = 1) -> str:
     """The interval of a figure as text, empty where it has none."""
-    low, high = figure.get("low"), figure.get("high")
+    return spanning((figure.get("low"), figure.get("high")), digits)
+
+
+def spanning(interval: Sequence[float | None] | None, digits: int = 1) -> str:
+    """An interval as text, empty where it is not known."""
+    low, high = interval or (None, None)
     known = low is not None and high is not None and isfinite(low) and isfinite(high)
     return f"{number(low, digits)} to {number(high, digits)}" if known else ""

@@ -7,10 +7,10 @@ from typing import Any
 from markupsafe import Markup
 
 from skyrm_jax.eval.benchmarks import BENCHMARKS
-from skyrm_jax.eval.benchmarks.rm_bench import STYLES
+from skyrm_jax.eval.benchmarks.rm_bench import STYLES, cell
 from skyrm_jax.eval.paper_tables import BREAKDOWNS
 from skyrm_jax.report.eval_plots import curve_plot, reliability_plot
-from skyrm_jax.report.eval_runs import Figure, Run, between, number, short, title_of
+from skyrm_jax.report.eval_runs import Figure, Run, between, number, short, spanning, title_of
 
 LONG = 10
 """Rows above which a table is folded away."""
@@ -74,7 +74,7 @@ class Section:
     Attributes:
         lead: its headline.
         sized: how much was scored.
-        matrices: name -> rows, each with its name, of percentages.
+        matrices: name -> rows, each with its name, of percentages with their intervals; tables leave them out.
         curves: (name, plot, caption).
         others: the runs whose curves are drawn too.
     """
@@ -86,7 +86,7 @@ class Section:
     partial: list[str]
     notes: list[str]
     blocks: list[Block]
-    matrices: dict[str, list[tuple[str, list[float]]]]
+    matrices: dict[str, list[tuple[str, list[tuple[float, str]]]]]
     curves: list[tuple[str, Markup, str]]
     others: list[Run]
     pairs: Pairs | None
@@ -99,6 +99,8 @@ def section(name: str, runs: Sequence[Run]) -> Section:
     result, of = mine.results[name], mine.facts(name)
     title = title_of(name, runs)
     headline = tuple(result.get("headline") or ("", ""))
+    grids = matrices(result)
+    drawn = {(of_, cell(i, j)) for of_ in grids for i in range(len(STYLES)) for j in range(len(STYLES))}
     figure = mine.headline(name)
     return Section(
         name=name,
@@ -108,18 +110,31 @@ def section(name: str, runs: Sequence[Run]) -> Section:
         partial=mine.partial(name),
         notes=list(result.get("notes") or []),
         blocks=[
-            Block(part, [row(key, one, (part, key) == headline) for key, one in figures.items()])
+            Block(part, rows)
             for part, figures in (result.get("sections") or {}).items()
-            if figures
+            if (
+                rows := [
+                    row(key, one, (part, key) == headline) for key, one in figures.items() if (part, key) not in drawn
+                ]
+            )
         ],
-        matrices={
-            of_: list(zip(STYLES, values, strict=True)) for of_, values in (result.get("matrices") or {}).items()
-        },
+        matrices=grids,
         curves=curves(name, title, runs),
         others=[run for run in runs[1:] if beside(run, mine, name)],
         pairs=pairs(name, title, result.get("pairs")),
         breakdown=breakdown(name, runs),
     )
+
+
+def matrices(result: Mapping[str, Any]) -> dict[str, list[tuple[str, list[tuple[float, str]]]]]:
+    """Every matrix of a result by rows, with the intervals that the section of its name has."""
+    found: dict[str, list[tuple[str, list[tuple[float, str]]]]] = {}
+    for of, values in (result.get("matrices") or {}).items():
+        figures = (result.get("sections") or {}).get(of) or {}
+        intervals = [[between(figures.get(cell(i, j)) or {}) for j in range(len(row))] for i, row in enumerate(values)]
+        rows = [list(zip(*both, strict=True)) for both in zip(values, intervals, strict=True)]
+        found[of] = list(zip(STYLES, rows, strict=True))
+    return found
 
 
 def row(name: str, figure: Figure, headline: bool = False) -> Row:
@@ -159,7 +174,8 @@ def curves(name: str, title: str, runs: Sequence[Run]) -> list[tuple[str, Markup
             caption += f", {offering[-1]:,} of which have {curve['n'][-1]} responses; one with fewer offers all it has"
         caption += "; the band is the 95 % interval."
         if curve.get("loss") is not None:
-            caption += f" Mean squared distance to the oracle {curve['loss']:.4f}."
+            interval = within((curve.get("loss_low"), curve.get("loss_high")), 4)
+            caption += f" Mean squared distance to the oracle {curve['loss']:.4f}{interval}."
         said = of if "best" in of.lower() else f"Best of N: {of}"
         plot = curve_plot([(mine.mark, curve), *others], f"curve {name} {of}", f"{title}, {said}")
         found.append((said, plot, caption))
@@ -196,36 +212,70 @@ def bias(label: str, of: Mapping[str, Any]) -> tuple[str, list[str]]:
     if of.get("correlation") is None:
         said.append("The rewards, or the responses, do not differ in it: there is no correlation.")
     else:
-        where = between(of, 2)
         said.append(
             f"Correlation of the difference in reward with that in {label}, better response less worse: "
-            f"r = {of['correlation']:.2f}{f' ({where})' if where else ''}."
+            f"r = {of['correlation']:.2f}{within((of.get('low'), of.get('high')), 2)}."
         )
+    intervals = of.get("intervals") or {}
     sides = [(word, of[word]) for word in ("more", "less") if of.get(word)]
     if sides:
-        parts = [f"{share:.1f} % of the {n:,} pairs whose better response has {word}" for word, (share, n) in sides]
+        parts = [
+            f"{share:.1f} %{within(intervals.get(word))} of the {n:,} pairs whose better response has {word}"
+            for word, (share, n) in sides
+        ]
         said.append(f"Right on {' and on '.join(parts)}.")
-    if len(sides) == 2:
-        gap = of["more"][0] - of["less"][0]
-        said.append(f"A gap of {gap:+.1f} points; without a bias, and with pairs equally hard, it would be 0.")
+    if of.get("gap") is not None:
+        gap = f"{of['gap']:+.1f}{within(intervals.get('gap'))}"
+        said.append(f"A gap of {gap} points; without a bias, and with pairs equally hard, it would be 0.")
     return label[0].upper() + label[1:], said
 
 
 def calibration(of: Mapping[str, Any]) -> list[str]:
     """Sentences about how far probabilities are from frequencies."""
+    intervals = of.get("intervals") or {}
+
+    def errors(prefix: str) -> tuple[str, str]:
+        points = [100 * bound for bound in intervals.get(f"{prefix}ece") or ()]
+        loss = within(intervals.get(f"{prefix}log_loss"), 4)
+        return f"{100 * of[f'{prefix}ece']:.1f}{within(points)} points", f"{of[f'{prefix}log_loss']:.4f}{loss}"
+
+    error, loss = errors("")
     said = [
         "Confidence is sigmoid of the difference in reward.",
-        f"Expected calibration error {100 * of['ece']:.1f} points, log loss {of['log_loss']:.4f} (guessing has 0.6931).",
+        f"Expected calibration error {error}, log loss {loss}; guessing has 0.6931.",
     ]
     t = of.get("temperature")
     if t is None:
-        return [*said, "No temperature fits: every pair is right, or no more than half of them by weight are."]
+        return [
+            *said,
+            "No temperature fits: every pair is right, or no more than half of them by weight are, or nearly so.",
+        ]
     sure = "too sure of itself" if t > 1 else "not sure enough of itself"
+    if "temperature" not in intervals:
+        known, sure = " (too uncertain for an interval)", f"seems {sure}"
+    else:
+        low, high = intervals["temperature"]
+        known, sure = f" ({_short(low)} to {_short(high)})", f"is {sure}"
+        if low <= 1 <= high:
+            sure = "may be either too sure of itself or not sure enough"
+    error, loss = errors("fitted_")
     return [
         *said,
-        f"Rewards divided by the temperature {t:.3g} fit these very pairs best, so the model is {sure}; then the error is "
-        f"{100 * of['fitted_ece']:.1f} points and the log loss {of['fitted_log_loss']:.4f}.",
+        f"Rewards divided by the temperature {_short(t)}{known} fit these very pairs best, so the model {sure}; "
+        f"then the error is {error} and the log loss {loss}.",
+        "In brackets: 95 % intervals.",
     ]
+
+
+def _short(value: float) -> str:
+    """Three digits or more."""
+    return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
+
+
+def within(interval: Sequence[float | None] | None, digits: int = 1) -> str:
+    """An interval in brackets after a space, empty where it is not known."""
+    text = spanning(interval, digits)
+    return f" ({text})" if text else ""
 
 
 def breakdown(name: str, runs: Sequence[Run]) -> Beside | None:

@@ -1,4 +1,4 @@
-"""The plots of a run: loss and accuracy over training, and the best-of-N curve."""
+"""The plots of a run: loss and accuracy over training."""
 
 import json
 from itertools import pairwise
@@ -10,8 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
 from skyrm_jax.errors import UserError
-from skyrm_jax.eval.curves import Curve
-from skyrm_jax.report.style import BLACK, BLUE, GREEN, GREY, ORANGE, canvas
+from skyrm_jax.report.style import BLACK, BLUE, GREY, ORANGE, canvas
 
 Series = tuple[np.ndarray, np.ndarray]  # steps i64[n], values f64[n]
 
@@ -37,21 +36,6 @@ def training_plot(metrics: str | Path, path: str | Path, title: str = "") -> Non
         _guessing(right, 50.0)
         # Below the panels, where no curve runs through it.
         figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4)
-
-
-def best_of_n_plot(curve: Curve, path: str | Path, title: str = "Best of N by reward") -> None:
-    """Draws a best-of-N curve with its interval, the oracle's and the random one to the image `path`."""
-    with canvas(Path(path), panels=1, width=6.4, height=4.4) as (figure, (axes,)):
-        axes.plot(curve.n, curve.oracle, color=GREEN, linestyle="--", marker="^", markersize=4, label="oracle")
-        axes.fill_between(curve.n, curve.low, curve.high, color=BLUE, alpha=0.18, linewidth=0)
-        axes.plot(curve.n, curve.reward, color=BLUE, marker="o", markersize=4, label="highest reward, 95 % interval")
-        axes.plot(curve.n, curve.random, color=GREY, linestyle=":", label="random")
-        axes.set_title(title)
-        axes.set_xlabel(f"up to N responses to pick from ({curve.comparisons:,} comparisons)")
-        axes.set_ylabel("picked a right response, %")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.set_ylim(top=102)
-        figure.legend(loc="outside lower center", ncols=3)
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:

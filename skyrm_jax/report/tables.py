@@ -25,7 +25,7 @@ def print_result(console: Console, title: str, result: Result) -> None:
                 escape(name),
                 f"{figure.value:.2f}",
                 f"{figure.low:.1f} to {figure.high:.1f}",
-                "" if figure.correct is None else f"{figure.correct:,}",
+                "" if figure.correct is None else f"{round(figure.correct, 2):,}",
                 "" if figure.ties is None else f"{figure.ties:,}",
                 f"{figure.total:,}",
                 style="bold" if result.headline == (section, name) else "",

@@ -84,3 +84,14 @@ def test_intervals_are_by_comparison() -> None:
     assert curve.reward == [50, 50]
     for low, high in zip(curve.low, curve.high, strict=True):
         assert (low, high) == pytest.approx((50 - 9.8, 50 + 9.8), abs=1.2)
+    assert (curve.loss, curve.loss_low, curve.loss_high) == (0, 0, 0)
+
+
+def test_the_interval_of_the_loss() -> None:
+    # In half of 100 comparisons the wrong one of two has the higher reward: at N = 2 the share lost is that of 100
+    # coins, at N = 1 none is.
+    rewards = [np.array([1.0, 0.0])[:: 1 if k % 2 else -1] for k in range(100)]
+    curve = best_of_n(rewards, [np.array([True, False])] * 100)
+    assert curve is not None
+    assert curve.loss == pytest.approx(0.5**2 / 2)
+    assert (curve.loss_low, curve.loss_high) == pytest.approx((0.402**2 / 2, 0.598**2 / 2), abs=0.008)

@@ -12,7 +12,7 @@ import pytest
 from skyrm_jax import checkpoint
 from skyrm_jax.comparison import Comparison
 from skyrm_jax.errors import RecordError, UserError
-from skyrm_jax.eval import cli, scoring
+from skyrm_jax.eval import cli, options, scoring
 from skyrm_jax.eval.journal import UNFINISHED
 
 HELD_OUT = [
@@ -25,8 +25,10 @@ HELD_OUT = [
 class LengthScorer:
     """Rewards a response by its length."""
 
+    pinned = True
+
     def __init__(self) -> None:
-        self.manifest = {
+        self.manifest: dict[str, Any] = {
             "checkpoint": "by length",
             "compute_dtype": "float32",
             "template_hash": "abc",
@@ -182,14 +184,34 @@ def test_a_folder_for_results_that_cannot_be_made_is_answered_before_the_model_i
         (["--benchmarks", "all", "--endpoint-model", "m"], "belong to --endpoint"),
         (["--benchmarks", "all", "--against", "nowhere"], "--against nowhere: no results.json there"),
         (["--held-out", "absent.jsonl"], r"absent\.jsonl: there is no such file"),
+        (["--held-out", "x", "--against", "{tmp}"], "--against .*: no rewards.parquet there"),
     ],
 )
 def test_mistakes_are_answered_before_the_model_is_loaded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], words: str
 ) -> None:
     monkeypatch.setattr(scoring, "load_scorer", lambda *args: pytest.fail("loaded the model"))
+    (tmp_path / "results.json").write_text('{"name": "", "results": {}, "manifest": {"sets": {}}}')
     with pytest.raises(UserError, match=words):
-        cli.main(["--checkpoint", "x", "--out", str(tmp_path), *arguments])
+        cli.main(["--checkpoint", "x", "--out", str(tmp_path), *(a.format(tmp=tmp_path) for a in arguments)])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--endpoint", "http://x", "--tokenizer", "t", "--dtype", "bfloat16"], "--dtype is for --checkpoint"),
+        (["--from-rewards", "r.jsonl", "--dtype", "float32"], "--dtype is for --checkpoint"),
+        (["--from-rewards", "r.jsonl", "--max-tokens", "16384"], "--max-tokens and --template are for a model"),
+        (["--baseline", "length", "--template", "plain"], "--max-tokens and --template are for a model"),
+        (["--baseline", "length", "--mesh", "1", "1", "1"], "--mesh is for --checkpoint"),
+    ],
+)
+def test_options_that_would_change_nothing_are_refused(arguments: list[str], words: str) -> None:
+    given = ["--held-out", "h.jsonl", "--out", "o"]
+    with pytest.raises(UserError, match=words):
+        options.parse([*arguments, *given])
+    assert vars(options.parse(["--checkpoint", "x", *given]))["dtype"] == "bfloat16"
+    assert options.parse(["--endpoint", "http://x", "--tokenizer", "t", *given]).max_tokens == 16_384
 
 
 def test_missing_rewards_stop_everything(tmp_path: Path) -> None:
@@ -223,6 +245,7 @@ def test_a_killed_evaluation_goes_on_where_it_stopped(
         return whole(self, comparisons)
 
     again = [*given, "--out", str(tmp_path / "out")]
+    scorer.manifest["batches"], scorer.manifest["mesh"] = [(4, 256)], {"data": 1}
     monkeypatch.setattr(LengthScorer, "score", until_killed)
     with pytest.raises(Killed):
         cli.main(["--checkpoint", "x", *again])
@@ -230,6 +253,7 @@ def test_a_killed_evaluation_goes_on_where_it_stopped(
     with unfinished.open("ab") as stream:
         stream.write(b'{"set": "judgebench", "sta')  # what a kill leaves of a line
     scored.clear()
+    scorer.manifest["batches"], scorer.manifest["mesh"] = [(8, 512)], {"data": 2}
     cli.main(["--checkpoint", "x", *again])
     assert scored == ["p", "q", "q"]  # only the held-out set was left
     assert not unfinished.exists()
@@ -240,6 +264,12 @@ def test_a_killed_evaluation_goes_on_where_it_stopped(
     cli.main(["--checkpoint", "x", *again])  # finished: nothing is scored again
     assert not scored
     assert json.loads((tmp_path / "out/results.json").read_text())["results"] == wanted["results"]
+    cli.main(["--from-rewards", str(tmp_path / "out/rewards.parquet"), *given, "--out", str(tmp_path / "file")])
+    for out in ("out", "file"):  # all parts of the evaluation are told of, whoever computes the figures again
+        manifest = json.loads((tmp_path / out / "results.json").read_text())["manifest"]
+        assert manifest["rewards"]["batches"] == [[4, 256], [8, 512]]
+        assert manifest["rewards"]["mesh"] == [{"data": 1}, {"data": 2}]
+        assert manifest["sets"] == wanted["manifest"]["sets"]
 
 
 def test_rewards_of_another_model_are_not_taken_over(
@@ -254,7 +284,7 @@ def test_rewards_of_another_model_are_not_taken_over(
     with monkeypatch.context() as patch:
         patch.setattr(LengthScorer, "score", lambda _, some: [np.zeros(len(c.responses), np.float32) for c in some])
         patch.setattr(cli, "report", killed)
-        patch.setattr("skyrm_jax.eval.journal.Journal.remove", killed)
+        patch.setattr("skyrm_jax.eval.journal.Journal.finish", killed)
         with pytest.raises(Killed):
             cli.main(["--checkpoint", "x", *given])
     scorer.manifest["compute_dtype"] = "bfloat16"
@@ -329,3 +359,101 @@ def test_a_folder_that_holds_some_benchmarks_says_which_are_absent(
     assert "RMB not in the data" in text
     assert "JudgeBench 50.00" in text
     assert "PARTIAL" in text
+
+
+def test_what_a_model_cannot_read_of_a_benchmark_is_dropped_told_and_makes_it_partial(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, scorer: LengthScorer
+) -> None:
+    monkeypatch.setattr("skyrm_jax.eval.sets.WINDOW", 2)
+    monkeypatch.setattr("skyrm_jax.eval.benchmarks.judgebench.SIZES", {"gpt-4o-2024-05-13": {"Coding": 4}})
+    data = judgebench(tmp_path / "data")
+    path = next(data.iterdir())
+    given = ["--benchmarks", "judgebench", "--data", str(data), "--out"]
+    cli.main(["--checkpoint", "x", *given, str(tmp_path / "all")])
+    assert not json.loads((tmp_path / "all/results.json").read_text())["results"]["judgebench"]["partial"]
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    records[3]["question"] = "refused"
+    path.write_text("".join(json.dumps(r) + "\n" for r in records))
+    capsys.readouterr()
+    cli.main(["--checkpoint", "x", *given, str(tmp_path / "out")])
+    said = capsys.readouterr().out
+    reason = "3: record: is refused by the chat template; mend it"
+    assert f"judgebench: 1 comparisons are dropped, since the model cannot read them:\n  {reason}\n" in said
+    cli.main(["--checkpoint", "x", *given, str(tmp_path / "out")])  # nothing is left to score, and all is told again
+    assert reason in capsys.readouterr().out
+    cli.main(["--from-rewards", str(tmp_path / "out/rewards.parquet"), *given, str(tmp_path / "again")])
+    for out in ("out", "again"):
+        results = json.loads((tmp_path / out / "results.json").read_text())
+        result = results["results"]["judgebench"]
+        figure = result["sections"]["gpt-4o-2024-05-13"]["Overall (leaderboard)"]
+        assert (figure["correct"], figure["ties"], figure["total"]) == (1, 1, 3)
+        assert "1 of 4 comparisons that the model cannot read (3)" in result["partial"]
+        assert results["manifest"]["sets"]["judgebench"]["counts"]["dropped"] == 1
+        assert "JudgeBench: 1 dropped" in (tmp_path / out / "report.html").read_text()
+    path.write_text("".join(json.dumps(r | {"question": "refused"}) + "\n" for r in records))
+    with pytest.raises(
+        UserError, match=r"judgebench: 4 of 4 comparisons that the model cannot read \(0, 1, 2, \.\.\.\)"
+    ):
+        cli.main(["--checkpoint", "x", *given, str(tmp_path / "none")])
+
+
+def test_rewards_by_place_are_not_taken_for_those_of_other_data(tmp_path: Path) -> None:
+    def data(folder: str) -> str:
+        (tmp_path / folder).mkdir()
+        return str(held_out(tmp_path / folder / "h.jsonl"))
+
+    first, second = data("a"), data("b")
+    out = ["--out", str(tmp_path / "out")]
+    cli.main(["--baseline", "length", "--held-out", first, *out])
+    file = str(tmp_path / "out/rewards.parquet")
+    again = ["--out", str(tmp_path / "again")]
+    cli.main(["--from-rewards", file, "--held-out", second, *again])  # elsewhere, but the same
+    Path(second).write_text("".join(json.dumps(r) + "\n" for r in HELD_OUT[::-1]))
+    with pytest.raises(UserError, match="its rewards of held-out are of other comparisons, and these have no ids"):
+        cli.main(["--from-rewards", file, "--held-out", second, *again])
+
+    named = [r | {"id": f"name {i}"} for i, r in enumerate(HELD_OUT)]
+    Path(first).write_text("".join(json.dumps(r) + "\n" for r in named))
+    Path(second).write_text("".join(json.dumps(r) + "\n" for r in named[:0:-1]))
+    cli.main(["--baseline", "length", "--held-out", first, *out])
+    cli.main(["--from-rewards", file, "--held-out", second, *again])  # a part, by ids
+    assert pq.read_table(tmp_path / "again/rewards.parquet")["rewards"].to_pylist() == [[4, 4], [2, 6]]
+
+
+def test_evaluating_less_loses_no_rewards(tmp_path: Path, scorer: LengthScorer) -> None:
+    benchmark = ["--benchmarks", "judgebench", "--data", str(judgebench(tmp_path / "data"))]
+    own = ["--held-out", str(held_out(tmp_path / "h.jsonl"))]
+    out = ["--out", str(tmp_path / "out")]
+    file = tmp_path / "out/rewards.parquet"
+
+    def held() -> list[tuple[str, list[float]]]:
+        return sorted((row["set"], row["rewards"]) for row in pq.read_table(file).to_pylist())
+
+    cli.main(["--checkpoint", "x", *benchmark, *own, *out])
+    everything, asked = held(), scorer.counts["comparisons"]
+    assert len(everything) == 7
+    cli.main(["--checkpoint", "x", *own, *out])
+    assert held() == everything
+    cli.main(["--from-rewards", str(file), *benchmark, *out])
+    assert held() == everything
+    cli.main(["--checkpoint", "x", *benchmark, *own, *out])
+    assert scorer.counts["comparisons"] == asked
+    sets = json.loads((tmp_path / "out/results.json").read_text())["manifest"]["sets"]
+    assert [sets[name]["counts"] for name in ("judgebench", "held-out")] == [
+        {"comparisons": 4, "truncated": 1},
+        {"comparisons": 3, "truncated": 1},
+    ]
+    path = next((tmp_path / "data").iterdir())
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:3]))
+    cli.main(["--from-rewards", str(file), *benchmark, *out])  # a part: what was counted is of the whole
+    assert "counts" not in json.loads((tmp_path / "out/results.json").read_text())["manifest"]["sets"]["judgebench"]
+    cli.main(["--checkpoint", "x", *benchmark, *out])  # so it is scored anew, and counted
+    sets = json.loads((tmp_path / "out/results.json").read_text())["manifest"]["sets"]
+    assert sets["judgebench"]["counts"] == {"comparisons": 3, "truncated": 1}
+    everything = held()
+    for other in (["--baseline", "length"], ["--checkpoint", "x", "--dtype", "float32"]):
+        scorer.manifest["compute_dtype"] = "another"
+        with pytest.raises(UserError, match=r"holds rewards of judgebench that something else made \(its .* differ\)"):
+            cli.main([*other, *own, *out])
+        assert held() == everything
+    cli.main(["--baseline", "length", *benchmark, *own, *out])  # nothing that is not scored now

@@ -53,7 +53,22 @@ def test_accuracy_where_the_chosen_one_has_more_and_less() -> None:
     assert found.more == pytest.approx((200 / 3, 3))
     assert found.less == (50.0, 2)
     found = bias(np.arange(2), np.array([1.0, 2.0]), np.array([4, 0]))
-    assert (found.more, found.less) == ((100.0, 1), None)
+    assert (found.more, found.less, found.gap) == ((100.0, 1), None, None)
+    assert found.intervals == {"more": (100.0, 100.0)}
+
+
+def test_accuracies_and_their_gap_have_intervals() -> None:
+    # 400 comparisons with more, of which 90 % are right, and 400 with less, of which 60 % are.
+    right, more = np.arange(800) % 10 < np.repeat([9, 6], 400), np.repeat([3, -3], 400)
+    found = bias(np.arange(800), np.where(right, 1.0, -1.0), more)
+    assert (found.more, found.less, found.gap) == ((90.0, 400), (60.0, 400), pytest.approx(30))
+    errors = {"more": (90, np.sqrt(0.09 / 400)), "less": (60, np.sqrt(0.24 / 400)), "gap": (30, np.sqrt(0.33 / 400))}
+    for name, (value, error) in errors.items():
+        half = 196 * error
+        assert found.intervals[name] == pytest.approx((value - half, value + half), abs=0.15 * half)
+    # Pairs of one comparison are drawn together: of both kinds in each, the gap hardly varies.
+    together = bias(np.tile(np.arange(400), 2), np.repeat([1.0, 0.0], 400), more)
+    assert together.intervals["gap"] == (100.0, 100.0)
 
 
 def test_pairs_of_one_comparison_are_drawn_together() -> None:
@@ -101,6 +116,7 @@ def test_pairs_are_those_that_are_decided_the_way_they_are() -> None:
     assert (found["markdown"]["more"], found["markdown"]["less"]) == (None, (100.0, 2))
     assert found["calibration"]["ece"] == calibration(d).ece
     assert found["calibration"]["log_loss"] == calibration(d).log_loss
+    assert found["calibration"]["intervals"] == calibration(d, np.array([0, 0, 1])).intervals
 
 
 def test_without_text_or_pairs() -> None:

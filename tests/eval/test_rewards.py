@@ -64,3 +64,56 @@ def test_missing_files_and_broken_parquet(tmp_path: Path) -> None:
     (tmp_path / "r.parquet").write_bytes(b"PAR1 not really")
     with pytest.raises(UserError, match="not a readable parquet"):
         RewardFile(tmp_path / "r.parquet")
+
+
+def test_rewards_of_others_keep_all_their_digits(tmp_path: Path) -> None:
+    close = np.array([0.999999999, 0.999999998])
+    rewards.write(tmp_path / "r.parquet", {"one": (comparisons("x"), [close])})
+    np.testing.assert_array_equal(RewardFile(tmp_path / "r.parquet").of("one", comparisons("x"))[0], close)
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ([1, None], r"r\.jsonl, line 2: id '2' has a reward that is not a finite number \(\[1\.0, nan\]\)"),
+        ([1, float("inf")], r"r\.jsonl, line 2: id '2' has a reward that is not a finite number"),
+        ([1, 2, 3], r"r\.jsonl, line 2: id '2' has 2 responses but rewards of shape \(3,\)"),
+        ([[1], [2]], r"r\.jsonl, line 2: id '2' has 2 responses but rewards of shape \(2, 1\)"),
+        (3, r"r\.jsonl, line 2: id '2' has 2 responses but rewards of shape \(\)"),
+        ([], r"r\.jsonl, line 2: id '2' has 2 responses but rewards of shape \(0,\)"),
+    ],
+)
+def test_rewards_that_cannot_be_right_are_named_by_line(tmp_path: Path, values: Any, words: str) -> None:
+    path = lines(tmp_path / "r.jsonl", {"id": "1", "rewards": [1, 2]}, {"id": "2", "rewards": values})
+    with pytest.raises(UserError, match=words):
+        RewardFile(path).of("any", comparisons("1", "2"))
+
+
+def test_unknown_ids_are_answered_with_both_kinds(tmp_path: Path) -> None:
+    path = lines(tmp_path / "r.jsonl", {"id": "mine", "rewards": [1, 2]})
+    with pytest.raises(UserError, match=r"the first: theirs\).* the ids in the file are such as mine\."):
+        RewardFile(path).of("any", comparisons("theirs"))
+
+
+def test_other_sets_stay_if_the_same_made_them(tmp_path: Path) -> None:
+    path, x = tmp_path / "r.parquet", comparisons("x")
+
+    def write(name: str, origin: Any, value: float) -> None:
+        made = {"origin": origin, "contents": {name: "hash"}, "counts": {name: {"n": 1}}, "computed": {name: {}}}
+        rewards.write(path, {name: (x, [np.array([value, 0])])}, made)
+
+    write("one", {"by": (1, 2)}, 1)
+    write("two", {"by": (1, 2)}, 2)
+    write("one", {"by": (1, 2)}, 3)
+    file = RewardFile(path)
+    assert [file.of(name, x)[0].tolist() for name in ("one", "two")] == [[3, 0], [2, 0]]
+    assert file.written is not None
+    assert file.written.contents == {"one": "hash", "two": "hash"} and set(file.written.counts) == {"one", "two"}
+    rewards.require_room(path, {"by": (1, 2)}, ["one"])
+    rewards.require_room(path, {"by": 3}, ["one", "two"])
+    rewards.require_room(tmp_path / "absent", {"by": 3}, [])
+    with pytest.raises(UserError, match=r"r\.parquet: holds rewards of two that something else made \(its by differ\)"):
+        rewards.require_room(path, {"by": 3}, ["one"])
+    rewards.write(path, {"one": (x, [np.zeros(2)])})
+    with pytest.raises(UserError, match="does not say what"):
+        rewards.require_room(path, {"by": 3}, ["two"])

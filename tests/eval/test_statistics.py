@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from skyrm_jax.eval.statistics import bootstrap, estimate, mean_of_defined, ratio
+from skyrm_jax.eval.statistics import bootstrap, estimate, ratio
 
 
 def share(points: np.ndarray):  # type: ignore[no-untyped-def]
@@ -45,5 +45,3 @@ def test_undefined_replicates_are_left_out() -> None:
     low, high = bootstrap(lambda counts: ratio(counts, member, member), 3)
     assert (low[0], high[0]) == (1.0, 1.0)
     assert np.isnan([low[1], high[1]]).all()
-    values = np.array([[1.0, np.nan, 3.0], [np.nan] * 3])
-    np.testing.assert_array_equal(mean_of_defined(values), [2.0, np.nan])

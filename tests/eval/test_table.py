@@ -38,6 +38,8 @@ def test_figures_and_what_they_rest_on() -> None:
     table.accuracy(("a", "share"), np.array([1, 1, 1, 0, 0], bool), np.array([0.5, 0, 1, 1, 1]), ties)
     table.weighted(("b", "sum"), {("a", "pairs"): 3.0, ("a", "share"): 1.0})
     table.ratio(("a", "no count"), points / 3, of > 0, counted=False)
+    table.weighted(("b", "once"), [("a", "pairs"), ("a", "share")], of=[("a", "pairs")])
+    table.weighted(("b", "more"), [("b", "once"), ("a", "share")])
     result = table.result(("b", "sum"))
     pairs, share, uncounted = (result.sections["a"][name] for name in ("pairs", "share", "no count"))
     whole = result.sections["b"]["sum"]
@@ -46,6 +48,9 @@ def test_figures_and_what_they_rest_on() -> None:
     assert (share.correct, share.ties, share.total) == (1.5, 2, 3)  # of a comparison the tie counts, not how many
     assert (whole.correct, whole.ties, whole.total) == (None, 6, 13)
     assert (uncounted.correct, uncounted.ties, uncounted.total) == (None, None, 4)
+    once, more = result.sections["b"]["once"], result.sections["b"]["more"]
+    assert (once.value, once.ties, once.total) == (pytest.approx(55), 4, 10)
+    assert (more.value, more.ties, more.total) == (pytest.approx(52.5), 6, 13)
     assert result.headline == ("b", "sum")
     assert list(result.sections) == ["a", "b"]
 

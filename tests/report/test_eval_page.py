@@ -13,9 +13,11 @@ from test_run_page import Page
 from skyrm_jax.comparison import Comparison
 from skyrm_jax.eval import heldout
 from skyrm_jax.eval.benchmarks import BENCHMARKS
+from skyrm_jax.eval.benchmarks.rm_bench import cell
 from skyrm_jax.eval.pairs import describe_pairs
 from skyrm_jax.eval.paper_tables import COLUMNS, FIGURES, V2, complete
 from skyrm_jax.report.eval_page import correlations, eval_page, sizes
+from skyrm_jax.report.eval_plots import reliability_plot
 from skyrm_jax.report.eval_runs import Run, mark, runs_of
 
 NASTY = "<script>alert('x')</script> & \"co\" $x_1$"
@@ -215,21 +217,32 @@ def curve(last: float, **other: Any) -> dict[str, Any]:
     reward = [30.0, 35.0, last]
     around = {"low": [v - 1 for v in reward], "high": [v + 1 for v in reward]}
     rest = {"oracle": [30.0, 60.0, 90.0], "random": [30.0] * 3, "offering": [50, 50, 20], "comparisons": 50}
-    return {"n": [1, 2, 3], "reward": reward, **around, **rest, "loss": 0.0625} | other
+    loss = {"loss": 0.0625, "loss_low": 0.05, "loss_high": 0.075}
+    return {"n": [1, 2, 3], "reward": reward, **around, **rest, **loss} | other
 
 
 def some_pairs(**other: Any) -> dict[str, Any]:
     bins = [
-        {"low": 0.5, "high": 0.55, "pairs": 30, "confidence": 0.52, "right": 0.5},
+        {"low": 0.5, "high": 0.55, "pairs": 30, "confidence": 0.52, "right": 0.5, "interval": [0.25, 0.75]},
         {"low": 0.95, "high": 1.0, "pairs": 70, "confidence": 0.98, "right": 0.875},
     ]
     fitted = {"temperature": 2.5, "fitted_ece": 0.01, "fitted_log_loss": 0.4}
+    of = {"ece": [0.07, 0.09], "log_loss": [0.45, 0.55], "fitted_ece": [0.005, 0.02], "fitted_log_loss": [0.35, 0.45]}
+    intervals = {"more": [77.5, 82.5], "less": [45.0, 77.5], "gap": [1.0, 34.0]}
+    length = {"correlation": 0.25, "low": 0.125, "high": 0.375, "more": [80.0, 1060], "less": [62.5, 40], "gap": 17.5}
+    none = {"correlation": None, "low": None, "high": None, "more": None, "less": None, "gap": None, "intervals": {}}
     return {
         "pairs": 100,
         "ties": 2,
-        "length": {"correlation": 0.25, "low": 0.125, "high": 0.375, "more": [80.0, 1060], "less": [62.5, 40]},
-        "markdown": {"correlation": None, "low": None, "high": None, "more": None, "less": None},
-        "calibration": {"bins": bins, "ece": 0.0795, "log_loss": 0.5, **fitted},
+        "length": length | {"intervals": intervals},
+        "markdown": none,
+        "calibration": {
+            "bins": bins,
+            "ece": 0.0795,
+            "log_loss": 0.5,
+            **fitted,
+            "intervals": of | {"temperature": [2.0, 3.25]},
+        },
     } | other
 
 
@@ -237,7 +250,7 @@ def test_curves_of_other_evaluations_are_drawn_if_they_are_of_the_same_compariso
     mine = held_out(curves={"All": curve(40.0)})
     other = mine | {"name": "other", "results": {"held-out": result("held-out", 60.0, curves={"All": curve(70.0)})}}
     text = written(tmp_path, mine, other)
-    assert "Over 50 comparisons, 20 of which have 3 responses" in text and "oracle 0.0625" in text
+    assert "Over 50 comparisons, 20 of which have 3 responses" in text and "oracle 0.0625 (0.0500 to 0.0750)" in text
     svg = re.compile(r"<svg.*?</svg>", re.DOTALL)
     (both,) = svg.findall(text)
     assert "var(--orange)" in both
@@ -253,16 +266,32 @@ def test_biases_and_calibration_in_words(tmp_path: Path) -> None:
     text = " ".join(Page(written(tmp_path, held_out(pairs=some_pairs()))).text.split())
     assert "Over 100 pairs, 2 of them exactly tied" in text
     assert "r = 0.25 (0.12 to 0.38)" in text
-    assert "Right on 80.0 % of the 1,060 pairs whose better response has more" in text
-    assert "and on 62.5 % of the 40 pairs whose better response has less. A gap of +17.5 points" in text
+    assert "Right on 80.0 % (77.5 to 82.5) of the 1,060 pairs whose better response has more" in text
+    assert "and on 62.5 % (45.0 to 77.5) of the 40 pairs whose better response has less." in text
+    assert "A gap of +17.5 (1.0 to 34.0) points" in text
     assert "Number of markdown elements. The rewards, or the responses, do not differ in it" in text
-    assert "Expected calibration error 8.0 points, log loss 0.5000" in text
-    assert "temperature 2.5 fit these very pairs best, so the model is too sure of itself" in text
-    assert "then the error is 1.0 points and the log loss 0.4000" in text
+    assert "Expected calibration error 8.0 (7.0 to 9.0) points, log loss 0.5000 (0.4500 to 0.5500)" in text
+    assert "temperature 2.5 (2 to 3.25) fit these very pairs best, so the model is too sure of itself" in text
+    assert "then the error is 1.0 (0.5 to 2.0) points and the log loss 0.4000 (0.3500 to 0.4500)" in text
+    given = some_pairs()
+    given["calibration"]["intervals"]["temperature"] = [0.75, 3456.7]
+    text = " ".join(Page(written(tmp_path, held_out(pairs=given))).text.split())
+    assert "2.5 (0.75 to 3,457) fit" in text and "may be either too sure of itself or not sure enough" in text
+    del given["calibration"]["intervals"]["temperature"], given["length"]["intervals"]["gap"]
+    text = " ".join(Page(written(tmp_path, held_out(pairs=given))).text.split())
+    assert "2.5 (too uncertain for an interval) fit these very pairs best, so the model seems too sure of" in text
+    assert "of +17.5 points" in text
     given = some_pairs(length=None, markdown=None)
     given["calibration"] |= {"temperature": None, "fitted_ece": None, "fitted_log_loss": None}
     text = written(tmp_path, held_out(pairs=given))
     assert "No temperature fits" in text and "markdown" not in text
+
+
+def test_points_of_the_reliability_curve_have_their_intervals() -> None:
+    bins = some_pairs()["calibration"]["bins"]
+    bare = [{key: value for key, value in one.items() if key != "interval"} for one in bins]
+    lines = [reliability_plot(of, "r", "reliability").count("<path") for of in (bins, bare)]
+    assert lines[0] == lines[1] + 1
 
 
 def test_differences_say_which_are_more_than_noise(tmp_path: Path) -> None:
@@ -289,6 +318,12 @@ def test_matrices_and_long_tables(tmp_path: Path) -> None:
     data["results"]["rmb"]["sections"]["Scenarios"] = {f"S{i}": figure(50.0) for i in range(30)}
     page = Page(written(tmp_path, data))
     assert ["detailed plain", "99.5", "66.1", "49.7"] in page.rows
+    cells = {cell(i, j): figure(matrix[i][j]) for i in range(3) for j in range(3)}
+    data["results"]["rm-bench"]["sections"]["chat"] = {"Hard": figure(18.5)} | cells
+    page = Page(written(tmp_path, data))
+    shown = ["99.597.5 to 101.0", "66.164.1 to 67.6", "49.747.7 to 51.2"]
+    assert ["detailed plain", *shown] in [["".join(one.split("\n")) for one in row] for row in page.rows]
+    assert "18.50" in page.values["Hard"] and not any("over" in name for name in page.values)  # once on the page
     assert "Scenarios: 30 figures" in page.text and "Scenarios" not in page.headings
     assert "S29" in page.values
 

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from skyrm_jax.errors import UserError
-from skyrm_jax.eval.curves import Curve
-from skyrm_jax.report.plots import best_of_n_plot, read_metrics, series, smooth, training_plot
+from skyrm_jax.report.plots import read_metrics, series, smooth, training_plot
 
 PNG = b"\x89PNG"
 
@@ -64,9 +63,3 @@ def test_training_plot_needs_a_loss(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"m\.jsonl: no record with `step` and `loss`"):
         training_plot(write(tmp_path / "m.jsonl", [{"step": 1}]), tmp_path / "x.png")
     assert not (tmp_path / "x.png").exists()
-
-
-def test_best_of_n_plot(tmp_path: Path) -> None:
-    curve = Curve([1, 2], [50, 70], [45, 65], [55, 75], [50, 90], [50, 50], [9, 9], 9, 0.02)
-    best_of_n_plot(curve, tmp_path / "b.png")
-    assert (tmp_path / "b.png").read_bytes().startswith(PNG)

@@ -87,9 +87,11 @@ FOLDERS = {name for benchmark in BENCHMARKS.values() for form in benchmark.publi
 def select(names: Sequence[str], data: Path | None) -> tuple[list[str], list[str]]:
     """(the benchmarks meant by `names`, those of "all" that `data` does not hold): names, also joined by commas, or all.
 
-    Raises UserError for unknown ones, and where none is there.
+    Raises UserError for unknown ones, for names that name none, and where none is there.
     """
     wanted = [part for name in names for part in name.split(",") if part]
+    if names and not wanted:
+        raise UserError(f"--benchmarks: names none: choose from all, {', '.join(BENCHMARKS)}")
     for name in wanted:
         if name != "all" and name not in BENCHMARKS:
             raise UserError(f"--benchmarks: there is no {name!r}: choose from all, {', '.join(BENCHMARKS)}")

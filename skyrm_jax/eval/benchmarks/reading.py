@@ -21,7 +21,8 @@ class Published:
 
     Attributes:
         title: of the benchmark, for people.
-        files: patterns of its files in a folder, which may hold other files too: of names or, with a slash, of paths.
+        files: patterns of its files in a folder, which may hold other files too: of names or, with a slash, of paths
+            in that folder.
         folders: names of the folders, inside that of all benchmarks, in which its files are looked for.
         hub: its data sets on the Hub.
         home: where to get it, for messages.
@@ -57,13 +58,15 @@ class Published:
         folders = list(own.values()) or [data]
         found = [path for one in folders for path in sorted(one.rglob("*")) if path.is_file()]
         elsewhere = set(others) - set(self.folders)
+        # Names of folders above mean nothing, but for that of the benchmark's own.
+        top = data.absolute().name if data.absolute().name in self.folders else ""
         matching = [
             path
             for path in found
             if path.name.endswith(KINDS)
             and path.relative_to(data).parts[0] not in elsewhere
-            and _matches(path, self.files)
-            and not _matches(path, self.but)
+            and _matches(top / path.relative_to(data), self.files)
+            and not _matches(top / path.relative_to(data), self.but)
         ]
         if not matching:
             raise UserError(
@@ -119,7 +122,7 @@ SAID = {str: "text", list: "a list", dict: "an object", int: "a whole number"}
 
 
 def _matches(path: Path, patterns: Sequence[str]) -> bool:
-    return any(fnmatch.fnmatchcase(path.as_posix() if "/" in one else path.name, one) for one in patterns)
+    return any(fnmatch.fnmatchcase(f"/{path.as_posix()}" if "/" in one else path.name, one) for one in patterns)
 
 
 def _listed(names: Sequence[str]) -> str:

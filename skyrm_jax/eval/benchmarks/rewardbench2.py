@@ -112,7 +112,8 @@ def ties_composite(figures: Table, rows: Mapping[int, tuple[str, float, float]],
     harder = mean("Lesser margin above spread", {i: float(a > d) for i, (_, a, d) in both.items()})
     temper = mean("Mean tanh(margin/spread - 1)", {i: tempered(a, d) for i, (_, a, d) in both.items()}, counted=False)
     parts = {tied: 0.30, ref: 0.30, prefer: 0.20, harder: 0.20, temper: 0.01}
-    return figures.weighted(key, parts, normalised=False)
+    # The rows of a prompt, of which the last three parts are, are among those of the first two.
+    return figures.weighted(key, parts, normalised=False, of=(tied, ref))
 
 
 def table(comparisons: Sequence[Comparison], rewards: Rewards) -> Table:

@@ -99,9 +99,10 @@ def score(comparisons: Sequence[Comparison], rewards: Rewards) -> Result:
     result.partial = shortfall(Counter(c.category for c in comparisons), SIZES, "records")
     for domain in DOMAINS:
         if domain in result.sections:
-            figures = result.sections.pop(domain)
-            result.matrices[domain] = [[figures[cell(i, j)].value for j in range(3)] for i in range(3)]
-            result.sections[domain] = {name: figure for name, figure in figures.items() if name in (*LEVELS, "Mean")}
+            cells = result.sections.pop(domain)
+            levels = {name: cells.pop(name) for name in (*LEVELS, "Mean")}
+            result.matrices[domain] = [[cells[cell(i, j)].value for j in range(3)] for i in range(3)]
+            result.sections[domain] = levels | cells
     return result
 
 

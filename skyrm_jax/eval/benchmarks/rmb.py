@@ -63,7 +63,7 @@ def parse(record: Mapping[str, Any], source: Source, line: int) -> Comparison:
 PUBLISHED = Published(
     title="RMB",
     files=("*/Pairwise_set/*.json", "*/BoN_set/*.json"),
-    folders=("rmb", "RMB", "RMB_dataset"),
+    folders=("rmb", "RMB", "RMB_dataset", "Pairwise_set", "BoN_set"),
     hub=(),
     home="github.com/Zhou-Zoey/RMB-Reward-Model-Benchmark, folder RMB_dataset",
     fields={"conversation_input": list, "category_path": str},

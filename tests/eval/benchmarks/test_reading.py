@@ -68,14 +68,29 @@ def test_what_is_absent_is_not_made_of_the_others(tmp_path: Path, name: str) -> 
 
 def test_names_above_the_data_do_not_matter(tmp_path: Path) -> None:
     # Patterns such as test* and filtered* are of file names, not of folders that somebody's data lies in.
-    folder = all_benchmarks(tmp_path / "test" / "filtered" / "train", "judgebench")
-    write(folder / "notes.json", [{"note": 1}])
-    assert select(["all"], folder)[0] == ["judgebench"]
+    # Nor do those of paths: GPQA says what a file is of from its own folder only.
+    for above in ("test/filtered/train", "GPQA/mine", "MATH", "Pairwise_set/LLMBar/Natural"):
+        folder = all_benchmarks(tmp_path / above, "judgebench")
+        write(folder / "notes.json", [{"note": 1}])
+        write(folder / "dataset.json", [{"note": 1}])
+        assert select(["all"], folder)[0] == ["judgebench"]
+
+
+def test_part_of_a_benchmark_in_its_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, place in (("ppe-correctness", "PPE-GPQA-Best-of-K"), ("rmb", "RMB_dataset/Pairwise_set")):
+        folder = all_benchmarks(tmp_path, name) / name / place
+        assert len(loaded(name, folder)) == 2
+    monkeypatch.chdir(folder)
+    assert len(loaded("rmb", Path())) == 2
 
 
 def test_names_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"there is no 'judge': choose from all, rewardbench, .*judgebench"):
         select(["judge"], tmp_path)
+    for nothing in ("", ","):
+        with pytest.raises(UserError, match="--benchmarks: names none: choose from all, rewardbench, "):
+            select([nothing], tmp_path)
+    assert select([], tmp_path) == ([], [])
     with pytest.raises(UserError, match="holds no benchmark: make a folder for each, named rewardbench, rewardbench2"):
         select(["all"], tmp_path)
     with pytest.raises(UserError, match="absent: no such file or folder"):

@@ -156,6 +156,9 @@ def test_all_rows_make_a_headline(tmp_path: Path) -> None:
     assert result.partial == []
     assert result.sections[SUBSETS][TIES].value == 101.0
     assert result.headline_value == pytest.approx((500 + 101) / 6)
+    # The parts of Ties about prompts rest on rows that others rest on already.
+    assert {name: figure.total for name, figure in result.sections[SUBSETS].items()} == SIZES | {MEAN: 1865}
+    assert [result.sections[COMPOSITE][name].total for name in PARTS] == [51] * 5
 
 
 @pytest.mark.parametrize(

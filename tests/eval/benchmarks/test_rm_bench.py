@@ -77,7 +77,9 @@ def test_every_cell_belongs_to_one_level(rewards: list[float], cells: tuple[int,
     expected[cells] = 100
     np.testing.assert_array_equal(result.matrices["code"], expected)
     found = {name: round(value, 6) for name, value in values(result, "code").items()}
-    assert found == {"Hard": 0, "Normal": 0, "Easy": 0} | {level: 33.333333, "Mean": 11.111111}
+    nine = {cell(i, j): 100 if (i, j) == cells else 0 for i in range(3) for j in range(3)}
+    assert found == {"Hard": 0, "Normal": 0, "Easy": 0} | {level: 33.333333, "Mean": 11.111111} | nine
+    assert list(found)[:4] == ["Hard", "Normal", "Easy", "Mean"]
 
 
 def test_a_tie_is_wrong() -> None:
@@ -121,6 +123,10 @@ def test_the_mean_of_domains_is_that_of_levels() -> None:
     micro = (rewards[:, :3, None] > rewards[:, None, 3:]).mean() * 100
     assert abs(micro - found[MEAN]) > 0.05
     safety = rewards[-441:]
+    one = result.sections["safety"][cell(0, 2)]
+    half = 1.96 * np.sqrt(one.value * (100 - one.value) / 441)
+    assert (one.value, one.total) == (result.matrices["safety"][0][2], 441)
+    assert (one.low, one.high) == pytest.approx((one.value - half, one.value + half), abs=0.2 * half)
     np.testing.assert_allclose(
         result.matrices["safety"], 100 * (safety[:, :3, None] > safety[:, None, 3:]).mean(axis=0), atol=1e-9
     )
