@@ -11,6 +11,9 @@ from skyrm_jax.annotate.values import AnswerRow, Revealed, Shown
 from skyrm_jax.comparison import Message
 from skyrm_jax.curate.humans.batch import Item, item_of
 
+TITLE = 80
+"""Characters of the title of an item, at most."""
+
 EVENTS = """SELECT seq, events.time, who, kind, coalesce(items.name, ''), lease, data
     FROM events LEFT JOIN items ON items.id = events.item WHERE seq > :after ORDER BY seq LIMIT :limit"""
 
@@ -144,9 +147,15 @@ def revealed(db: sqlite3.Connection, lease: str) -> Revealed | None:
 
 
 def title(item: Item) -> str:
-    """The beginning of the last user turn of an item's prompt, in one line."""
+    """The beginning of the last user turn of an item's prompt, in one line; cut before a word or a formula, not within."""
     said = next((message.content for message in reversed(item.prompt) if message.role == "user"), "")
-    return " ".join(said[:400].split())[:80]
+    line = " ".join(said[:400].split())  # spaces apart, more than is shown
+    if len(line) <= TITLE:
+        return line
+    kept = line[:TITLE].rsplit(" ", 1)[0]
+    if kept.count("$") % 2:
+        kept = kept[: kept.rindex("$")].rstrip() or kept
+    return f"{kept} …"
 
 
 def sided(opinion: Mapping[str, Any], swapped: bool) -> dict[str, str]:

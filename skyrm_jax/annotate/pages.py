@@ -72,9 +72,6 @@ DONE = {
 }
 """What a page says first, by the word in its address."""
 
-TITLE = 80
-"""Characters at which the store ends the title of an item."""
-
 _CANDIDATE = re.compile(r"\b(left|right) candidate\b")
 _BEGIN = re.compile(r"(?:^|(?<=[.!?]\s)|(?<=\n))(?:left|right)(?= response\b)|^[a-z]{2,}(?=[\s,.;:])")
 
@@ -169,16 +166,6 @@ def spoken(words: str) -> str:
     return _BEGIN.sub(lambda match: match[0].capitalize(), said)
 
 
-def ended(title: str) -> str:
-    """A title that may end within a word or a formula -> one that ends before it, and says that more follows."""
-    if len(title) < TITLE:
-        return title
-    kept = title.rsplit(" ", 1)[0]
-    if kept.count("$") % 2:
-        kept = kept[: kept.rindex("$")].rstrip() or kept
-    return f"{kept} …"
-
-
 def render(template: str, **values: Any) -> str:
     """A page."""
     return _ENVIRONMENT.get_template(template).render(**values)
@@ -236,4 +223,4 @@ _ENVIRONMENT.globals |= {
     "CHOOSABLE": CHOOSABLE,
     "SIDES": SIDES,
 }
-_ENVIRONMENT.filters |= {"said_time": said_time, "visible": visible, "spoken": spoken, "ended": ended}
+_ENVIRONMENT.filters |= {"said_time": said_time, "visible": visible, "spoken": spoken}

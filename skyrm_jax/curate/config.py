@@ -144,11 +144,11 @@ class CurateConfig:
 
     def __post_init__(self) -> None:
         rule, measure, raw = self.stage2.rule, self.measure, self.preprocess
-        seen = [file for file in measure.held_out if file not in raw.held_out] if measure else []
+        unguarded = [file for file in measure.held_out if file not in raw.held_out] if measure else []
         for bad, message in [
             (
-                bool(seen),
-                f"measure.held_out names {', '.join(seen)}, whose prompts may be trained on: name it in preprocess.held_out too",
+                bool(unguarded),
+                f"measure.held_out names {', '.join(unguarded)}, whose prompts may be trained on: name it in preprocess.held_out too",
             ),
             (
                 bool(measure and measure.benchmarks and raw.benchmarks is None),

@@ -85,7 +85,7 @@ def iterate(work: Workspace, number: int, calls: Calls | None, ask: people.Peopl
         calls, items, len(pairs), config, iteration.file("votes"), iteration.file("labels"), "votes", console
     )
     if config.humans is not None and not iteration.file("gold").is_file():
-        verified(work, number, pairs, attributes, gold, calls, ask)
+        verified(work, number, pairs, attributes, calls, ask)
     facts = summary(work, number, best)
     write_durably(iteration.summary, json.dumps(facts, indent=2) + "\n")
     console.print({name: value for name, value in facts.items() if not isinstance(value, dict)}, highlight=False)
@@ -115,12 +115,14 @@ def embedder_of(work: Workspace, best: training.Checked | None) -> Embedder | No
 def unseen(work: Workspace, number: int) -> Bool[np.ndarray, "n"]:
     """Which rows of the pool the iteration may look at: pairs that no earlier one has looked at, of prompts that are not
     gold. Another pair of a gold prompt, of all the most similar to it, could be neither silver nor gold."""
-    names = ["id", "prompt_key"]
-    pool = pa.concat_tables(pq.read_table(part, columns=names) for part in passes.parts(work.pool)).combine_chunks()
     ids = pa.array(sorted(work.selected_ids(number)), pa.string())
     prompts = pa.array(sorted({one.pair.prompt_key for one in work.gold(number)}), pa.string())
-    taken = pc.or_(pc.is_in(pool["id"], value_set=ids), pc.is_in(pool["prompt_key"], value_set=prompts))
-    return ~taken.to_numpy()
+    taken = []
+    for part in passes.parts(work.pool):
+        rows = pq.read_table(part, columns=["id", "prompt_key"])
+        found = pc.or_(pc.is_in(rows["id"], value_set=ids), pc.is_in(rows["prompt_key"], value_set=prompts))
+        taken.append(found.to_numpy())
+    return ~np.concatenate(taken)
 
 
 def select(
@@ -173,7 +175,6 @@ def verified(
     number: int,
     pairs: Sequence[Pair],
     attributes: Mapping[str, Attributes],
-    gold: Gold,
     calls: Calls | None,
     ask: people.People | None,
 ) -> None:

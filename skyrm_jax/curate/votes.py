@@ -24,7 +24,7 @@ class VoteOptions:
             no preference if there is none such.
         min_votes: valid votes that a pair needs; with fewer it stays unlabelled.
         absent: what happens when an annotator has been given up (its server is down, its quota spent): `wait` stops the
-            curation before labels are made without it, so that it costs nothing but time; `pass` goes on with the others.
+            curation before labels or attributes are made without it, so that it costs nothing but time; `pass` goes on with the others.
     """
 
     merge: Merge = "majority"

@@ -6,8 +6,11 @@ from pathlib import Path
 from small_batches import ATTRIBUTES
 from small_pages import NASTY, checked, reading, stored
 
+from skyrm_jax.annotate.content import title
 from skyrm_jax.annotate.given import CHOICES
-from skyrm_jax.annotate.pages import ended, spoken
+from skyrm_jax.annotate.pages import spoken
+from skyrm_jax.comparison import Message
+from skyrm_jax.curate.humans.batch import Item
 
 
 def test_nasty_texts_and_names_do_nothing_on_any_page(tmp_path: Path) -> None:
@@ -79,10 +82,14 @@ def test_messages_of_a_response_keep_their_roles_in_every_view(tmp_path: Path) -
 
 
 def test_titles_end_with_a_word_and_say_that_more_follows(tmp_path: Path) -> None:
-    assert ended("short") == "short" and ended("") == ""
-    assert ended("w" * 74 + " brok" + "e") == "w" * 74 + " …"
-    assert ended("solve " + "$" + "x " * 36 + "y") == "solve …"
-    assert ended("x" * 80) == "x" * 80 + " …"
+    def titled(text: str) -> str:
+        return title(Item("item", "batch", (Message("user", text),), ((), ())))
+
+    assert titled("short") == "short" and titled("") == ""
+    assert titled("w" * 74 + " broken") == "w" * 74 + " …"
+    assert titled("solve " + "$" + "x " * 36 + "y$") == "solve …"
+    assert titled("x" * 81) == "x" * 80 + " …"
+    assert titled("x " * 39 + "yz") == "x " * 39 + "yz"
     with reading(stored(tmp_path, [("a word " * 30, "x", "y")]), "ann") as (ann,):
         ann.answer("both bad")
         assert "word a …" in " ".join(ann.page("/history").text.split())

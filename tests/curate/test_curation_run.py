@@ -15,6 +15,7 @@ from small_curation import config, files_of, people, reply, write_data
 
 from skyrm_jax.comparison import to_record
 from skyrm_jax.curate import passes
+from skyrm_jax.curate.annotators import Annotator
 from skyrm_jax.curate.cli import main as curate_main
 from skyrm_jax.curate.config import CurateConfig, Measure, Stage1, Stage2
 from skyrm_jax.curate.decisions import Rule
@@ -165,6 +166,11 @@ def test_other_options_are_refused(curated: Any) -> None:
         Workspace(more)
 
 
+def apart(*servers: FakeOpenAI) -> list[Annotator]:
+    """An annotator at each server, a, b and so on, asked once."""
+    return [Annotator(name, name, one.url, retries=0) for name, one in zip("ab", servers, strict=True)]
+
+
 def copied(work: Workspace, options: CurateConfig, folder: Path, **changes: Any) -> Workspace:
     """The same curation in another folder, with other options."""
     shutil.copytree(work.root, folder)
@@ -224,10 +230,7 @@ def test_an_annotator_that_is_gone_is_waited_for(tmp_path: Path) -> None:
     write_data(tmp_path, 30)
     quiet = Console(quiet=True)
     with FakeOpenAI(reply) as server, FakeOpenAI(reply) as other:
-        annotators = [
-            replace(one, base_url=url, retries=0)
-            for one, url in zip(config(tmp_path, server.url).annotators, (server.url, other.url), strict=True)
-        ]
+        annotators = apart(server, other)
         options = config(
             tmp_path,
             server.url,
@@ -287,10 +290,7 @@ def test_without_people_it_waits_for_their_answers(tmp_path: Path) -> None:
 def test_attributes_wait_for_who_gives_them_too(tmp_path: Path) -> None:
     write_data(tmp_path, 20)
     with FakeOpenAI(lambda body: "I would rather not say.") as server, FakeOpenAI(reply) as other:
-        annotators = [
-            replace(one, base_url=url, retries=0)
-            for one, url in zip(config(tmp_path, server.url).annotators, (server.url, other.url), strict=True)
-        ]
+        annotators = apart(server, other)
         work = Workspace(config(tmp_path, server.url, annotators=annotators))
         step_preprocess(work, Console(quiet=True))
         other.dies_after = 3

@@ -147,7 +147,7 @@ def test_of_a_pair_with_both_labels_people_see_one(work: Workspace) -> None:
     looked_at(work, 1, pairs, {})
     work.iteration(1).file("gold").unlink()
     with pytest.raises(Interrupted, match="0 of 2 pairs"):
-        stage1.verified(work, 1, pairs, {}, Gold([], lambda: None), None, None)
+        stage1.verified(work, 1, pairs, {}, None, None)
     assert len(read_items(work.iteration(1).folder / "people" / "iteration-01.jsonl")) == 2
 
 
