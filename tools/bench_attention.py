@@ -10,8 +10,9 @@ blocks  Pairs of blocks that are computed over those that a causal kernel comput
 depth   Tokens of our trees, one shared prefix and then each response, over those of the deepest trees, in which responses
         share what they have in common with each other too.
 times   The backend of this platform over real rows against the same backend over one causal sequence a row, which is what
-        a causal kernel computes, and against JAX's own causal attention: forward, and forward with backward, 16 query and
-        8 kv heads of 128, in bfloat16, interleaved. `*_over_causal_*` is how many times faster than that causal sequence.
+        a causal kernel computes, and against JAX's own causal attention, on GPUs that of cuDNN too: forward, and forward with
+        backward, 16 query and 8 kv heads of 128, in bfloat16, interleaved. `*_over_causal_*` is how many times faster than
+        that causal sequence, `*_over_cudnn_*` than cuDNN's. Lists of live blocks, made once for all layers, are made before.
 """
 
 import argparse
@@ -19,9 +20,10 @@ import json
 import os
 import statistics
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -145,11 +147,8 @@ def times(data: dict[str, list[list[Ids]]], args: argparse.Namespace) -> Figures
         for seed, heads in enumerate((H, G, G))
     )
 
-    def ours(q: Any, k: Any, v: Any, end: Any) -> Any:
-        return backend.attend(q, k, v, backend.prepare(end))
-
-    def causal(q: Any, k: Any, v: Any, end: Any) -> Any:
-        return jax.nn.dot_product_attention(q, k, v, is_causal=True)
+    def causal(q: Any, k: Any, v: Any, mask: Any, by: Literal["xla", "cudnn"] = "xla") -> Any:
+        return jax.nn.dot_product_attention(q, k, v, is_causal=True, implementation=by)
 
     def both_ways(attend: Callable[..., Any]) -> dict[str, Callable[..., Any]]:
         backward = jax.grad(lambda *x: jnp.sum(attend(*x).astype(jnp.float32) ** 2), (0, 1, 2))
@@ -157,22 +156,24 @@ def times(data: dict[str, list[list[Ids]]], args: argparse.Namespace) -> Figures
 
     ends = {set_: rows_of([build_tree(x, None) for x in data[set_]], args.row_tokens)[:1] for set_ in data}
     ends["causal"] = np.full((1, args.row_tokens), args.row_tokens)
-    runs = {(which, set_): (f, ends[set_]) for which, f in both_ways(ours).items() for set_ in ends}
+    masks = {set_: jax.block_until_ready(backend.prepare(jnp.asarray(end, jnp.int32))) for set_, end in ends.items()}
+    runs = {(which, set_): (f, masks[set_]) for which, f in both_ways(backend.attend).items() for set_ in masks}
     if 4 * H * args.row_tokens**2 < 3e9:  # JAX's own attention makes all scores at once
-        runs |= {(which, "jax_causal"): (f, ends["causal"]) for which, f in both_ways(causal).items()}
+        runs |= {(which, "jax_causal"): (f, masks["causal"]) for which, f in both_ways(causal).items()}
+    if jax.default_backend() == "gpu":
+        runs |= {(which, "cudnn"): (f, masks["causal"]) for which, f in both_ways(partial(causal, by="cudnn")).items()}
     taken: dict[tuple[str, str], list[float]] = {key: [] for key in runs}
     for number in range(args.rounds + 1):
-        for key, (run, end) in runs.items():
-            seconds = timed(lambda run=run, end=end: jax.block_until_ready(run(q, k, v, jnp.asarray(end, jnp.int32))))[
-                1
-            ]
+        for key, (run, mask) in runs.items():
+            seconds = timed(lambda run=run, mask=mask: jax.block_until_ready(run(q, k, v, mask)))[1]
             if number:  # the first compiles
                 taken[key].append(seconds)
     for which, set_ in runs:
-        if set_ != "causal":
-            ratios = [c / s for c, s in zip(taken[which, "causal"], taken[which, set_], strict=True)]
-            figures[f"{name}_{which}_over_causal_{set_}"] = statistics.median(ratios)
-            figures[f"{name}_{which}_over_causal_{set_}_range"] = spread(ratios)
+        for peer in ("causal", "cudnn"):
+            if set_ != peer and (which, peer) in taken:
+                ratios = [p / s for p, s in zip(taken[which, peer], taken[which, set_], strict=True)]
+                figures[f"{name}_{which}_over_{peer}_{set_}"] = statistics.median(ratios)
+                figures[f"{name}_{which}_over_{peer}_{set_}_range"] = spread(ratios)
         figures[f"{name}_{which}_ms_{set_}"] = 1000 * statistics.median(taken[which, set_])
     return figures
 

@@ -1,6 +1,6 @@
 """How fast the benchmarks are scored: as `skyrm eval` does it, against transformers.
 
-    python tools/bench_eval.py --shared DIR [--comparisons N] [--layers 4] [--resume FILE] [--json FILE]
+    python tools/bench_eval.py --shared DIR [--comparisons N] [--layers 4] [--device gpu] [--resume FILE] [--json FILE]
 
 DIR (or $SKYRM_SHARED) is the folder of real data, whose data/benchmarks is scored: all of it, or of each benchmark a sample
 that has the lengths and the token ratio of the whole. The model has the shape of Qwen3-0.6B, cut to `--layers`, and random
@@ -10,7 +10,7 @@ Building trees, packing, sorting and padding are timed; tokenising, which both s
 which a long run does once, are not: a window for which our side compiled is scored again.
 
 The other side is `AutoModelForSequenceClassification`, one conversation at a time or in batches sorted by length, at the best
-of eager and sdpa attention and batches of 1, 4, 8 and 16 for each benchmark, found on a sample. The sides are processes of
+of eager and sdpa attention and batches of 1, 4, 8 and 16, on a GPU up to 128, for each benchmark, found on a sample. The sides are processes of
 their own and take turns, window by window. `ratio` is all of their seconds over all of ours, a sampled benchmark counted as if
 whole; `ratio_<benchmark>` is that of one, and `_spread` the least and the greatest of its windows. `reward_gap` is the greatest
 difference of rewards over their standard deviation.
@@ -23,7 +23,7 @@ import argparse
 import json
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -31,6 +31,7 @@ from pathlib import Path
 
 from bench_data import TARGETS, Figures, cores, show, spread
 from bench_scoring import (
+    BATCHES,
     CONFIG,
     ENVIRONMENT,
     MOST_GAP,
@@ -43,7 +44,7 @@ from bench_scoring import (
     scores_fit,
     search,
 )
-from bench_side import Side
+from bench_side import DEVICES, Side
 from rich.console import Console
 
 from skyrm_jax.chat import Chat
@@ -55,6 +56,8 @@ from skyrm_jax.models.architecture import Architecture
 from skyrm_jax.train.setup import hf_config
 
 TARGETS |= {"ratio": (">=", 1.2)}
+SIZES = {"cpu": BATCHES, "gpu": (*BATCHES, 32, 64, 128)}
+"""Batches that transformers is tried with."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -64,6 +67,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--config", default=str(CONFIG), help="whose model.architecture is taken")
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16", help="of both sides")
+    parser.add_argument("--device", choices=DEVICES, default="cpu", help="of both sides")
     parser.add_argument("--comparisons", type=int, help="of each benchmark at most, for a shorter look")
     parser.add_argument(
         "--window", type=int, default=WINDOW, help=f"comparisons in one (default {WINDOW}, as eval has it)"
@@ -91,14 +95,16 @@ def measure(args: argparse.Namespace, folder: Path, console: Console) -> Figures
     write_hf(checkpoint, SmallWeights(architecture), args.shared / "tokenizers/qwen3")
     chat = Chat.load(checkpoint, architecture.pad_token_id)
     data = args.shared / "data/benchmarks"
-    same = {"config": Path(args.config).name, "layers": args.layers, "dtype": args.dtype, "sample": args.sample}
+    same = {"config": Path(args.config).name, "sample": args.sample}
+    same |= {name: getattr(args, name) for name in ("layers", "dtype", "device")}
     measured = Measured(args.resume, **same)
-    figures = Figures(cores=cores(), layers=args.layers, window=args.window, dtype=args.dtype)
+    figures = Figures(cores=cores(), layers=args.layers, window=args.window, dtype=args.dtype, device=args.device)
     seconds: dict[str, list[tuple[float, float]]] = {}
     scale: dict[str, float] = {}
+    how = [str(checkpoint), args.dtype, args.device]
     with ExitStack() as stack:
         ours, theirs = (
-            stack.enter_context(Side(PEER, [side, str(checkpoint), args.dtype], folder / f"{side}.log", ENVIRONMENT))
+            stack.enter_context(Side(PEER, [side, *how], folder / f"{side}.log", ENVIRONMENT, args.device))
             for side in ("ours", "transformers")
         )
         for name in select(["all"], data)[0]:
@@ -106,7 +112,9 @@ def measure(args: argparse.Namespace, folder: Path, console: Console) -> Figures
             part = sample(ids, args.sample)
             theirs.ask(do="take", name="sample", comparisons=part)
             theirs.ask(do="score", name="sample")  # the first run is slower
-            setting = measured(partial(best_setting, part, theirs, architecture.heads), setting_of=name)
+            setting = measured(
+                partial(best_setting, part, theirs, architecture.heads, SIZES[args.device]), setting_of=name
+            )
             chosen = ids if args.comparisons is None else sample(ids, args.comparisons)
             console.print(f"{name}: {len(chosen):,} of {len(ids):,}; transformers at {setting}", highlight=False)
             found = []
@@ -154,11 +162,12 @@ class Measured:
         return self._known[key]
 
 
-def best_setting(part: list[list[Ids]], theirs: Side, heads: int) -> Figures:
+def best_setting(part: list[list[Ids]], theirs: Side, heads: int, sizes: Sequence[int]) -> Figures:
     """The attention and batch at which transformers is fastest on some comparisons, which it has as `sample`."""
     found = search(
         lambda **setting: theirs.ask(do="score", name="sample", **setting)["seconds"],
         partial(scores_fit, [len(one) for k in part for one in k], heads),
+        sizes,
     )
     attention, batch = min(found, key=lambda setting: found[setting])
     return {"attention": attention, "batch": batch}

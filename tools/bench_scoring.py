@@ -321,16 +321,18 @@ MOST_GAP = 0.25
 
 
 def search(
-    seconds: Callable[..., float], fits: Callable[[str, int], bool] = lambda *_: True
+    seconds: Callable[..., float],
+    fits: Callable[[str, int], bool] = lambda *_: True,
+    sizes: Sequence[int] = BATCHES,
 ) -> dict[tuple[str, int], float]:
     """The least seconds of each setting: one run of each, and one more of those within NEAR of the best.
 
     Larger batches than one that took FAR of the best of its kind, or that do not fit, are not tried: infinite.
     """
-    found = {(kind, size): math.inf for kind in ATTENTIONS for size in BATCHES}
+    found = {(kind, size): math.inf for kind in ATTENTIONS for size in sizes}
     for kind in ATTENTIONS:
         least = math.inf
-        for size in BATCHES:
+        for size in sizes:
             if not fits(kind, size):
                 break
             found[kind, size] = seconds(attention=kind, batch=size)

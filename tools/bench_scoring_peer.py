@@ -1,6 +1,6 @@
 """One side of bench_scoring.py, alone in a process: it answers one line of JSON with another.
 
-    python tools/bench_scoring_peer.py ours | transformers CHECKPOINT [bfloat16 | float32]
+    python tools/bench_scoring_peer.py ours | transformers CHECKPOINT [bfloat16 | float32 [cpu | gpu]]
 
 Both sides are given token ids, every conversation of every comparison whole, and give its reward. What they do with them is
 inside their clocks; tokenising, loading and compiling are not. A side that waits reads a pipe, and its thread pools sleep.
@@ -25,9 +25,9 @@ ROWS, MULTIPLE = 8, 64
 
 
 class Ours:
-    """`Scorer`, with what it does by default."""
+    """`Scorer`, with what it does by default; the environment says on which device."""
 
-    def __init__(self, checkpoint: str, dtype: Literal["bfloat16", "float32"] = "bfloat16"):
+    def __init__(self, checkpoint: str, dtype: Literal["bfloat16", "float32"] = "bfloat16", device: str = "cpu"):
         from skyrm_jax.scorer import Scorer
 
         self.scorer = Scorer.load(checkpoint, dtype=dtype)
@@ -95,11 +95,11 @@ class Ours:
 class Transformers:
     """`AutoModelForSequenceClassification` on padded batches of conversations sorted by length."""
 
-    def __init__(self, checkpoint: str, dtype: Literal["bfloat16", "float32"] = "bfloat16"):
+    def __init__(self, checkpoint: str, dtype: Literal["bfloat16", "float32"] = "bfloat16", device: str = "cpu"):
         import torch
 
         torch.set_num_threads(len(os.sched_getaffinity(0)))
-        self.checkpoint = checkpoint
+        self.checkpoint, self.device = checkpoint, {"cpu": "cpu", "gpu": "cuda"}[device]
         self.model = self._load(dtype)
         self.sets: dict[str, list[Ids]] = {}
 
@@ -111,7 +111,7 @@ class Transformers:
         model = AutoModelForSequenceClassification.from_pretrained(self.checkpoint, dtype=getattr(torch, dtype)).eval()
         for parameter in model.parameters():
             parameter.data = parameter.data.clone()  # from the mapped file, which may leave the page cache, to memory
-        return model
+        return model.to(self.device)
 
     def take(self, name: str, comparisons: list[list[Ids]]) -> Facts:
         self.sets[name] = [ids for one in comparisons for ids in one]
@@ -130,7 +130,7 @@ class Transformers:
     def _score(self, model: Any, conversations: Sequence[Ids], batch: int) -> Facts:
         import torch
 
-        slots, rewards = 0, np.zeros(len(conversations))
+        slots, scored, logits = 0, [], []
         with torch.inference_mode():
             for numbers in batches([len(ids) for ids in conversations], batch):
                 longest = max(len(conversations[number]) for number in numbers)
@@ -140,9 +140,12 @@ class Transformers:
                     length = len(conversations[number])
                     ids[row, :length] = torch.tensor(conversations[number])
                     mask[row, :length] = 1
-                logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
-                rewards[numbers] = logits[:, 0].float().numpy()
+                inputs = {"input_ids": ids.to(self.device), "attention_mask": mask.to(self.device)}
+                logits.append(model(**inputs, use_cache=False).logits[:, 0])
+                scored += numbers
                 slots += ids.numel()
+            rewards = np.zeros(len(conversations))
+            rewards[scored] = torch.cat(logits).float().cpu().numpy()  # a GPU is waited for here, once
         return {"rewards": rewards.tolist(), "slots": slots}
 
 

@@ -9,6 +9,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+DEVICES: dict[str, dict[str, str]] = {
+    "cpu": {"JAX_PLATFORMS": "cpu"},
+    # Both sides are alive at once: JAX must leave memory to the other one.
+    "gpu": {"JAX_PLATFORMS": "cuda,cpu", "XLA_PYTHON_CLIENT_PREALLOCATE": "false"},
+}
+"""Where the sides compute, and the environment that has ours do so."""
+
 
 class Side:
     """A script of this folder that answers lines of JSON with lines of JSON, until its standard input ends.
@@ -18,9 +25,12 @@ class Side:
         arguments: the side's name, and what else the script takes.
         log: where its standard error goes.
         defaults: environment variables, where the caller has not set them.
+        device: one of DEVICES.
     """
 
-    def __init__(self, script: str, arguments: Sequence[str], log: Path, defaults: Mapping[str, str]):
+    def __init__(
+        self, script: str, arguments: Sequence[str], log: Path, defaults: Mapping[str, str], device: str = "cpu"
+    ):
         self.name, self._log = arguments[0], log
         with log.open("w") as errors:
             self._process = subprocess.Popen(
@@ -29,7 +39,7 @@ class Side:
                 stdout=subprocess.PIPE,
                 stderr=errors,
                 text=True,
-                env={**defaults, **os.environ, "JAX_PLATFORMS": "cpu"},
+                env={**defaults, **os.environ, **DEVICES[device]},
             )
 
     def ask(self, **request: Any) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""How fast we train, and whether to the same losses, against TRL's RewardTrainer on the same CPUs.
+"""How fast we train, and whether to the same losses, against TRL's RewardTrainer on the same CPUs, or the same GPU.
 
     pip install trl       (found with trl 1.16, transformers 5.24, torch 2.13)
-    python tools/bench_training.py --shared DIR [--only training loss] [--scratch DIR] [--json FILE]
+    python tools/bench_training.py --shared DIR [--only training loss] [--device gpu] [--scratch DIR] [--json FILE]
 
 DIR (or $SKYRM_SHARED) is the folder of real data: data/preferences/hh-rlhf, tokenizers/qwen3. Each side is a process of its
 own (bench_training_sides.py) that stays alive, does steps when it is told to, and sleeps while the other one does.
@@ -57,7 +57,7 @@ from pathlib import Path
 
 import numpy as np
 from bench_data import TARGETS, Figures, architecture, cores, hh_rlhf, show, spread, write_pairs
-from bench_side import Side
+from bench_side import DEVICES, Side
 from rich.console import Console
 
 from skyrm_jax.chat import Chat
@@ -102,6 +102,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--shared", type=Path, default=os.environ.get("SKYRM_SHARED"), help="folder of real data")
     parser.add_argument("--tokenizer", help="folder instead of DIR/tokenizers/qwen3")
     parser.add_argument("--scratch", type=Path, help="where a temporary folder of about 1 GiB may be made")
+    parser.add_argument("--device", choices=DEVICES, default="cpu", help="of both sides")
     parser.add_argument("--layers", type=int, default=4, help="training: of the 28")
     parser.add_argument("--pairs", type=int, default=256, help="training: how many a round goes through")
     parser.add_argument("--batch", type=int, default=64, help="training: pairs of a step")
@@ -140,14 +141,14 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 @contextmanager
-def both(ours: Figures, trl: Figures, folder: Path) -> Iterator[tuple[Side, Side]]:
+def both(ours: Figures, trl: Figures, folder: Path, device: str) -> Iterator[tuple[Side, Side]]:
     """Both sides, ready to do steps from the same initial weights."""
-    shared = {"export": str(folder / "export"), "folder": str(folder)}
+    shared = {"export": str(folder / "export"), "folder": str(folder), "device": device}
     with ExitStack() as stack:
         sides = []
         for name, facts in (("ours", ours), ("trl", trl)):
             arguments = [name, json.dumps(facts | shared)]
-            sides.append(stack.enter_context(Side(SIDES, arguments, folder / f"{name}.log", ENVIRONMENT)))
+            sides.append(stack.enter_context(Side(SIDES, arguments, folder / f"{name}.log", ENVIRONMENT, device)))
             sides[-1].answer()
         yield sides[0], sides[1]
 
@@ -220,7 +221,7 @@ def training(args: argparse.Namespace, folder: Path) -> Figures:
     }
     steps = args.pairs // args.batch
     rounds: list[tuple[Figures, Figures]] = []
-    with both(ours, trl, folder) as sides:
+    with both(ours, trl, folder, args.device) as sides:
         for number in range(args.rounds + 1):
             order = sides if number % 2 else sides[::-1]
             found = {side.name: side.ask(steps=steps) for side in order}
@@ -293,7 +294,7 @@ def loss(args: argparse.Namespace, folder: Path) -> Figures:
         },
     }
     curves: dict[str, list[float]] = {"ours": [], "trl": []}
-    with both(ours, trl, folder) as sides:
+    with both(ours, trl, folder, args.device) as sides:
         for side in sides:
             found = side.ask(steps=args.steps)
             print(f"{side.name}: {args.steps} steps in {found['seconds']:.0f} s", flush=True)

@@ -118,7 +118,7 @@ def trl(facts: Facts, turns: Turns) -> None:
 
     Args:
         facts: `export` (the folder of initial weights), `source` (a jsonl file), `model` (keywords of from_pretrained),
-            `settings` (keywords of RewardConfig) and `folder`, for what it writes.
+            `settings` (keywords of RewardConfig), `device` (cpu or gpu) and `folder`, for what it writes.
     """
     os.environ["HF_HOME"] = f"{facts['folder']}/hf"
     from datasets import load_dataset
@@ -165,7 +165,7 @@ def trl(facts: Facts, turns: Turns) -> None:
         args=RewardConfig(
             output_dir=facts["folder"],
             num_train_epochs=facts["epochs"],
-            use_cpu=True,
+            use_cpu=facts["device"] == "cpu",
             report_to="none",
             disable_tqdm=True,
             save_strategy="no",

@@ -1,6 +1,7 @@
 """What a backend must show before `auto` may select it: the rule of the trees, forward and backward, to the digit.
 
-The tpu and gpu kernels run as plain JAX here; test_tpu.py and tools/compile_gpu.py compile them.
+On CPUs the tpu and gpu kernels run as plain JAX; test_tpu.py and tools/compile_gpu.py compile them. Where JAX has a GPU the gpu
+kernels run on it: `pytest tests/attention -k gpu`.
 """
 
 import os
@@ -23,12 +24,13 @@ from skyrm_jax.attention.reference import ReferenceBackend, visible
 from skyrm_jax.attention.tpu import TpuBackend
 
 ORACLE = ReferenceBackend()
+ON_GPU = jax.default_backend() == "gpu"
 CANDIDATES: dict[str, Any] = {
     "reference": ORACLE,
     # Small blocks, so that short rows hold many, live and dead.
     "cpu": CpuBackend(block=16),
     "tpu": TpuBackend(block=16, interpret=True),
-    "gpu": GpuBackend(block=16, interpret=True),
+    "gpu": GpuBackend(block=16, interpret=not ON_GPU),
 }
 T = 88
 """Not a multiple of a block."""

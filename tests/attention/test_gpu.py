@@ -1,5 +1,6 @@
-"""What the gpu backend does on top of the conformance suite. None of this shows that its kernels run on a GPU."""
+"""What the gpu backend does on top of the conformance suite: on a GPU where JAX has one, else as plain JAX, slowly."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ from skyrm_jax.attention.gpu import GpuBackend
 from skyrm_jax.attention.reference import ReferenceBackend
 from skyrm_jax.errors import UserError
 
+ON_GPU = jax.default_backend() == "gpu"
+
 
 @pytest.mark.parametrize("block", [64, 32])
 def test_several_tiles_to_a_block_equal_the_oracle(block: int) -> None:
@@ -16,7 +19,7 @@ def test_several_tiles_to_a_block_equal_the_oracle(block: int) -> None:
     q, k, v, g, _ = inputs(1, 2, 150, 6, 2, 64)
     end = jnp.asarray(np.stack([random_row(np.random.default_rng(1), 150), np.repeat([70, 150], [70, 80])]), jnp.int32)
     case = q, k, v, g, end
-    backend = GpuBackend(block, interpret=True)
+    backend = GpuBackend(block, interpret=not ON_GPU)
     assert_close(results(backend, *case), results(ReferenceBackend(), *case), 1e-5, 1e-4, 1e-4, 1e-4)
 
 
@@ -24,15 +27,26 @@ def test_bf16_tiles_of_wide_heads_stay_near_the_oracle() -> None:
     # Heads of 256 have tiles of 32 tokens.
     case = inputs(2, 1, 100, 2, 1, 256)
     halves = (*(x.astype(jnp.bfloat16) for x in case[:4]), case[4])
-    got, expected = results(GpuBackend(interpret=True), *halves), results(ReferenceBackend(), *case)
+    got, expected = results(GpuBackend(interpret=not ON_GPU), *halves), results(ReferenceBackend(), *case)
     assert_close(got, expected, 0.01, 0.02, 0.02, 0.01)
+
+
+@pytest.mark.skipif(not ON_GPU, reason="needs a GPU: as plain JAX, rows as long as these take minutes")
+@pytest.mark.parametrize(
+    ("dtype", "limits"), [("float32", (1e-5, 1e-4, 1e-4, 1e-4)), ("bfloat16", (0.01, 0.02, 0.02, 0.01))]
+)
+@pytest.mark.parametrize(("H", "G", "E"), [(16, 8, 128), (9, 3, 64), (4, 1, 256)])
+def test_long_rows_equal_the_oracle(H: int, G: int, E: int, dtype: str, limits: tuple[float, ...]) -> None:
+    case = inputs(7, 2, 1300, H, G, E)
+    got = results(GpuBackend(), *(x.astype(dtype) for x in case[:4]), case[4])
+    assert_close(got, results(ReferenceBackend(), *case), *limits)
 
 
 def test_dead_blocks_are_not_touched() -> None:
     q, k, v, g, _ = inputs(4, 1, 128, 2, 1, 64)
     end = jnp.concatenate([jnp.full(64, 64), jnp.full(64, 128)])[None].astype(jnp.int32)
     spoiled = [x.at[:, :64].set(jnp.nan) for x in (q, k, v, g)]
-    for out in results(GpuBackend(32, interpret=True), *spoiled, end):
+    for out in results(GpuBackend(32, interpret=not ON_GPU), *spoiled, end):
         assert bool(jnp.isnan(out[:, :64]).all()) and bool(jnp.isfinite(out[:, 64:]).all())
 
 
