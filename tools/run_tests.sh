@@ -50,4 +50,4 @@ export JAX_PLATFORMS=cpu
 "$venv/bin/ruff" check .
 "$venv/bin/ruff" format --check .
 "$venv/bin/mypy"
-"$venv/bin/pytest" -n 2 --durations=10 -m "$marks" "$@"
+"$venv/bin/pytest" -n 2 --dist worksteal --durations=20 -m "$marks" "$@"

@@ -1,7 +1,6 @@
 """Killed again and again, a curation ends as one that was not, and repeats no call that had been answered."""
 
 import json
-import os
 import subprocess
 import sys
 import threading
@@ -29,10 +28,6 @@ from skyrm_jax.curate.config import Stage1
 from skyrm_jax.curate.run import run
 run(config(Path(sys.argv[1]), sys.argv[2], stage1=Stage1(iterations=1, first=40, pairs=24)), Console(quiet=True), people)
 """
-
-
-CACHE = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1"}
-"""What one of the killed processes has compiled serves the next one."""
 
 
 def distinct(bodies: list[Body]) -> Counter[str]:
@@ -72,7 +67,6 @@ def test_kills_change_nothing_and_no_answer_is_paid_twice(tmp_path: Path) -> Non
                     str(HERE),
                     str(HERE.parents[1] / "tools"),
                 ],
-                env={**os.environ, **CACHE, "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "programs")},
             )
             ended = threading.Event()
             while program.poll() is None:
