@@ -58,6 +58,8 @@ from skyrm_jax.train.setup import hf_config
 TARGETS |= {"ratio": (">=", 1.2)}
 SIZES = {"cpu": BATCHES, "gpu": (*BATCHES, 32, 64, 128)}
 """Batches that transformers is tried with."""
+SAMPLE = {"cpu": 12, "gpu": 192}
+"""Comparisons that it is tried on: enough for several of the largest batches."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -72,7 +74,9 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument(
         "--window", type=int, default=WINDOW, help=f"comparisons in one (default {WINDOW}, as eval has it)"
     )
-    parser.add_argument("--sample", type=int, default=12, help="comparisons to find transformers' best setting on")
+    parser.add_argument(
+        "--sample", type=int, help="comparisons to find transformers' best setting on (default 12, on a GPU 192)"
+    )
     parser.add_argument("--resume", type=Path, help="file of the windows that are measured")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args(arguments)
@@ -95,6 +99,7 @@ def measure(args: argparse.Namespace, folder: Path, console: Console) -> Figures
     write_hf(checkpoint, SmallWeights(architecture), args.shared / "tokenizers/qwen3")
     chat = Chat.load(checkpoint, architecture.pad_token_id)
     data = args.shared / "data/benchmarks"
+    args.sample = args.sample or SAMPLE[args.device]
     same = {"config": Path(args.config).name, "sample": args.sample}
     same |= {name: getattr(args, name) for name in ("layers", "dtype", "device")}
     measured = Measured(args.resume, **same)
