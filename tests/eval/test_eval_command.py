@@ -176,9 +176,9 @@ def test_a_folder_for_results_that_cannot_be_made_is_answered_before_the_model_i
     ("arguments", "words"),
     [
         ([], "nothing to score"),
-        (["--benchmarks", "rewardbench3", "--data", "."], "there is no 'rewardbench3'"),
+        (["--benchmarks", "rewardbench3", "--data", "{tmp}"], "there is no 'rewardbench3'"),
         (["--benchmarks", "all", "--data", "nowhere"], "nowhere: no such file or folder"),
-        (["--benchmarks", "rmb", "--data", "."], "no RMB file here"),
+        (["--benchmarks", "rmb", "--data", "{tmp}"], "no RMB file here"),
         (["--benchmarks", "rmb"], "RMB is not on the Hub: give --data"),
         (["--data", ".", "--held-out", "x"], "--data is for --benchmarks"),
         (["--benchmarks", "all", "--endpoint-model", "m"], "belong to --endpoint"),
