@@ -72,7 +72,7 @@ def test_trl_reads_the_pairs_in_the_order_of_our_schedule(
     class Stop(Exception):
         pass
 
-    def both(ours: Any, trl: Any, folder: Path) -> Any:
+    def both(ours: Any, trl: Any, folder: Path, device: str) -> Any:
         told.update(ours=ours, trl=trl)
         raise Stop
 
