@@ -21,19 +21,18 @@ settings.register_profile("skyrm", deadline=None)
 settings.load_profile("skyrm")
 
 
-PROGRAMS = {
-    "jax_persistent_cache_min_compile_time_secs": 0.2,
-    "jax_persistent_cache_min_entry_size_bytes": -1,
-}
-
-
 def pytest_configure(config: pytest.Config) -> None:
     """Many tests compile the same small programs, in processes of their own too: what one has compiled all others take."""
     if "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
     folder = tempfile.TemporaryDirectory(prefix="skyrm-jax-programs-")
     config.add_cleanup(folder.cleanup)
-    for name, value in {**PROGRAMS, "jax_compilation_cache_dir": folder.name}.items():
+    options = {
+        "jax_compilation_cache_dir": folder.name,
+        "jax_persistent_cache_min_compile_time_secs": 0.2,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }
+    for name, value in options.items():
         os.environ[name.upper()] = str(value)  # for xdist's workers and for what tests start
         jax.config.update(name, value)
 

@@ -10,8 +10,8 @@ Building trees, packing, sorting and padding are timed; tokenising, which both s
 which a long run does once, are not: a window for which our side compiled is scored again.
 
 The other side is `AutoModelForSequenceClassification`, one conversation at a time or in batches sorted by length, at the best
-of eager and sdpa attention and batches of 1, 4, 8 and 16, on a GPU up to 128, for each benchmark, found on a sample. The sides are processes of
-their own and take turns, window by window. `ratio` is all of their seconds over all of ours, a sampled benchmark counted as if
+of eager and sdpa attention and batches of 1, 4, 8 and 16, on a GPU up to 128, for each benchmark, found on a sample. The sides
+are processes of their own and take turns, window by window. `ratio` is all of their seconds over all of ours, a sampled benchmark counted as if
 whole; `ratio_<benchmark>` is that of one, and `_spread` the least and the greatest of its windows. `reward_gap` is the greatest
 difference of rewards over their standard deviation.
 
@@ -99,8 +99,8 @@ def measure(args: argparse.Namespace, folder: Path, console: Console) -> Figures
     write_hf(checkpoint, SmallWeights(architecture), args.shared / "tokenizers/qwen3")
     chat = Chat.load(checkpoint, architecture.pad_token_id)
     data = args.shared / "data/benchmarks"
-    args.sample = args.sample or SAMPLE[args.device]
-    same = {"config": Path(args.config).name, "sample": args.sample}
+    tried = args.sample or SAMPLE[args.device]
+    same = {"config": Path(args.config).name, "sample": tried}
     same |= {name: getattr(args, name) for name in ("layers", "dtype", "device")}
     measured = Measured(args.resume, **same)
     figures = Figures(cores=cores(), layers=args.layers, window=args.window, dtype=args.dtype, device=args.device)
@@ -114,7 +114,7 @@ def measure(args: argparse.Namespace, folder: Path, console: Console) -> Figures
         )
         for name in select(["all"], data)[0]:
             ids = encoded(chat, BENCHMARKS[name].load(data))
-            part = sample(ids, args.sample)
+            part = sample(ids, tried)
             theirs.ask(do="take", name="sample", comparisons=part)
             theirs.ask(do="score", name="sample")  # the first run is slower
             setting = measured(

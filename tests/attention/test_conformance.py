@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
-from trees import Row, assert_close, inputs, random_row, results, rows
+from trees import ON_GPU, Row, assert_close, inputs, random_row, results, rows
 
 from skyrm_jax import attention
 from skyrm_jax.attention.cpu import CpuBackend
@@ -24,7 +24,6 @@ from skyrm_jax.attention.reference import ReferenceBackend, visible
 from skyrm_jax.attention.tpu import TpuBackend
 
 ORACLE = ReferenceBackend()
-ON_GPU = jax.default_backend() == "gpu"
 CANDIDATES: dict[str, Any] = {
     "reference": ORACLE,
     # Small blocks, so that short rows hold many, live and dead.

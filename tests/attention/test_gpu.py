@@ -1,16 +1,13 @@
 """What the gpu backend does on top of the conformance suite: on a GPU where JAX has one, else as plain JAX, slowly."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from trees import assert_close, inputs, random_row, results
+from trees import ON_GPU, assert_close, inputs, random_row, results
 
 from skyrm_jax.attention.gpu import GpuBackend
 from skyrm_jax.attention.reference import ReferenceBackend
 from skyrm_jax.errors import UserError
-
-ON_GPU = jax.default_backend() == "gpu"
 
 
 @pytest.mark.parametrize("block", [64, 32])

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 Row = NDArray[np.int32]
 
+ON_GPU = jax.default_backend() == "gpu"
+"""Whether the gpu kernels can run as what they are."""
+
 
 def _row(draw: Callable[[int, int], int], T: int) -> Row:
     end = np.arange(1, T + 1, dtype=np.int32)
