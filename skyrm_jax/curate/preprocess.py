@@ -43,7 +43,7 @@ from skyrm_jax.curate.ngrams import NgramIndex
 from skyrm_jax.data.files import HubDataset, Source, expand
 from skyrm_jax.data.quarantine import Quarantine
 from skyrm_jax.data.sources import require_form
-from skyrm_jax.data.writing import write_durably
+from skyrm_jax.data.writing import remove_unfinished, write_durably
 from skyrm_jax.errors import UserError
 from skyrm_jax.eval.benchmarks import BENCHMARKS
 from skyrm_jax.folders import locked, made_whole, require_vacant, sync
@@ -249,8 +249,7 @@ class _Run:
     def _publish(self) -> dict[str, Any]:
         for name in ("pool", "preprocess"):  # the report comes last: with it the work is finished
             if (self.folder / name).exists():
-                for left in (self.folder / name).glob("*.tmp"):  # by a killed run
-                    left.unlink(missing_ok=True)
+                remove_unfinished(self.folder / name)
                 os.replace(self.folder / name, self.out / name)
         sync(self.out)
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -126,11 +126,13 @@ def require_decisions(work: Workspace) -> None:
 
 @contextmanager
 def annotators(work: Workspace, console: Console) -> Iterator[Calls | None]:
-    """The annotators, or None if there are none."""
+    """The annotators, or None if there are none, for a step that is the only one to write to the folder meanwhile."""
     config = work.config
     if not config.annotators:
+        work.remove_unfinished()
         yield None
         return
     say = partial(console.print, markup=False, highlight=False)
-    with Calls(work.calls, config.annotators, config.budget, say) as calls:
+    with Calls(work.calls, config.annotators, config.budget, say) as calls:  # one process at a time
+        work.remove_unfinished()
         yield calls

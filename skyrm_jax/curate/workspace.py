@@ -27,7 +27,7 @@ from skyrm_jax.curate.config import CurateConfig
 from skyrm_jax.curate.judge import Example, Verdict
 from skyrm_jax.curate.labelling import read_verdicts
 from skyrm_jax.curate.pair import SCHEMA, Pair
-from skyrm_jax.data.writing import write_durably
+from skyrm_jax.data.writing import remove_unfinished, write_durably
 from skyrm_jax.errors import UserError
 
 FREE = ("out", "budget", "enough", "engine", "preprocess.root", "stage1.iterations", "votes.absent")
@@ -167,6 +167,12 @@ class Workspace:
             for one in self.before(number)
             for id in pq.read_table(one.file("selected"), columns=["id"])["id"].to_pylist()
         }
+
+    def remove_unfinished(self) -> None:
+        """Removes what killed runs of the steps after preprocessing left behind, so that no file is there but what they make."""
+        for pattern in ("attributes", "iterations/*", "stage2", "stage2/*", "final/*"):
+            for folder in self.root.glob(pattern):
+                remove_unfinished(folder)
 
     def begin_stage2(self) -> None:
         """Writes down how many iterations stage 2 comes after: their number is final now."""

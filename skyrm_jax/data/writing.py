@@ -140,3 +140,9 @@ def write_durably(path: Path, text: str) -> None:
 def unfinished(name: str) -> str:
     """What a file is called while this process, and no other, writes it; it ends in .tmp."""
     return f"{name}.{os.getpid()}.tmp"
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Removes what killed processes left in a folder that no other process is writing to."""
+    for left in folder.glob("*.tmp"):
+        left.unlink(missing_ok=True)

@@ -24,7 +24,7 @@ from skyrm_jax.data.quarantine import EARLY, Quarantine
 from skyrm_jax.data.readers import chunks
 from skyrm_jax.data.sources import require_form
 from skyrm_jax.data.store import FORMAT, QUARANTINE, Store
-from skyrm_jax.data.writing import finish, require_free, write_durably
+from skyrm_jax.data.writing import finish, remove_unfinished, require_free, write_durably
 from skyrm_jax.errors import UserError
 from skyrm_jax.folders import locked
 from skyrm_jax.prepare import report
@@ -121,8 +121,7 @@ def _partial(directory: Path, overwrite: bool, made_of: dict[str, Any]) -> Itera
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
             write_durably(note, text)
-        for left in partial.glob("*.tmp"):
-            left.unlink(missing_ok=True)
+        remove_unfinished(partial)
         yield partial, hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -157,6 +157,26 @@ def test_a_second_run_does_nothing(curated: Any) -> None:
     assert {name: (work.root / name).stat().st_mtime_ns for name in before} == times
 
 
+def test_what_killed_runs_left_is_removed(curated: Any) -> None:
+    work, _, options = curated
+    before = files_of(work.root)
+    folders = [
+        work.iteration(0).folder,
+        work.stage2,
+        work.stage2 / "decisions",
+        work.final / "filtered",
+        work.attributes,
+    ]
+    work.attributes.mkdir()
+    left = [folder / f"{name}.4711.tmp" for folder in folders for name in ("part-000000.parquet", "other.json")]
+    for path in left:
+        path.write_bytes(b"PAR1")
+    assert files_of(work.root).keys() > before.keys()
+    run(options, Console(quiet=True), people)
+    work.attributes.rmdir()
+    assert files_of(work.root) == before and not any(path.exists() for path in left)
+
+
 def test_other_options_are_refused(curated: Any) -> None:
     _, _, options = curated
     with pytest.raises(UserError, match="begun with another seed"):
