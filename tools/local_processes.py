@@ -22,6 +22,8 @@ def environment(number: int, count: int, port: int, devices: int = 2) -> dict[st
         "JAX_PROCESS_ID": str(number),
         "JAX_CPU_COLLECTIVES_IMPLEMENTATION": "gloo",
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        # Processes other than the first take nothing from jax's cache of programs, and a few steps are not worth compiling well.
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
         "SKYRM_HEARTBEAT_TIMEOUT": "10",
         "SKYRM_START_TIMEOUT": "60",
     }
