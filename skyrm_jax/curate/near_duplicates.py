@@ -330,9 +330,9 @@ def _join(
     lengths = prompts.lengths[members]
     shingles = np.concatenate([prompts.of_prompt(i) for i in members])
     # Equal shingles of different buckets are told apart, so that only prompts of one bucket have any in common.
-    columns = np.unique(shingles + mix(np.repeat(buckets, lengths).astype(np.uint64)), return_inverse=True)[1]
+    told, columns = np.unique(shingles + mix(np.repeat(buckets, lengths).astype(np.uint64)), return_inverse=True)
     rows = np.repeat(np.arange(len(members)), lengths)
-    has = sparse.csr_matrix((np.ones(len(rows), np.int32), (rows, columns)), (len(members), int(columns.max()) + 1))
+    has = sparse.csr_matrix((np.ones(len(rows), np.int32), (rows, columns)), (len(members), len(told)))
     others = has.T.tocsc()
     for first in range(0, len(members), ROWS):
         roots = found.roots(members)

@@ -172,7 +172,7 @@ def _least(losses: np.ndarray) -> np.ndarray:
     """f64[R]: where losses f[R, GRID] are least, by the parabola through the three least; NaN at an end of GRID."""
     last = len(GRID) - 1
     at = losses.argmin(axis=1)
-    around = np.clip(at, 1, last - 1)[:, None] + [-1, 0, 1]
+    around = np.clip(at, 1, last - 1)[:, None] + np.array([-1, 0, 1])
     before, least, after = np.take_along_axis(losses, around, axis=1).T
     inside = (at > 0) & (at < last)
     bend = np.where(inside, before - 2 * least + after, 1.0)
