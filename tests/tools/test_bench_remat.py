@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import pytest
 
 from skyrm_jax.models.decoder import REMAT_POLICIES
 
@@ -26,6 +27,7 @@ def test_products_are_counted_in_loops_and_choices(tool: Any) -> None:
     assert products(jax.make_jaxpr(jax.jit(twice))(jnp.zeros((2, 3))).jaxpr) == 7 * (2 * 2 * 3 * 5) * 2
 
 
+@pytest.mark.full
 def test_policies_keep_more_and_repeat_less(tool: Any, tmp_path: Path) -> None:
     out = tmp_path / "figures.json"
     small = ["--layers", "4", "--rows", "1", "--tokens", "256", "--rounds", "1"]

@@ -234,6 +234,7 @@ for size in sizes:
 """
 
 
+@pytest.mark.full
 def test_a_save_on_4x2_restores_on_2x2_and_1x1_with_the_same_rewards(config: TrainConfig, tmp_path: Path) -> None:
     file = tmp_path / "config.yaml"
     config = replace(

@@ -78,6 +78,7 @@ def test_one_two_and_four_processes_give_the_same_losses(written: Path, config: 
         np.testing.assert_allclose(value, theirs[name], atol=1e-5, err_msg=name)
 
 
+@pytest.mark.full
 def test_sigterm_to_one_process_stops_all_at_one_step_and_loses_none(
     written: Path, tmp_path: Path, undisturbed: Path
 ) -> None:
