@@ -11,9 +11,9 @@ which a long run does once, are not: a window for which our side compiled is sco
 
 The other side is `AutoModelForSequenceClassification`, one conversation at a time or in batches sorted by length, at the best
 of eager and sdpa attention and batches of 1, 4, 8 and 16, on a GPU up to 128, for each benchmark, found on a sample. The sides
-are processes of their own and take turns, window by window. `ratio` is all of their seconds over all of ours, a sampled benchmark counted as if
-whole; `ratio_<benchmark>` is that of one, and `_spread` the least and the greatest of its windows. `reward_gap` is the greatest
-difference of rewards over their standard deviation.
+are processes of their own and take turns, window by window. `ratio` is all of their seconds over all of ours, a sampled
+benchmark counted as if whole; `ratio_<benchmark>` is that of one, and `_spread` the least and the greatest of its windows.
+`reward_gap` is the greatest difference of rewards over their standard deviation.
 
 All files take hours on two cores: with `--resume FILE` each window is written there when it is measured, and a run that was stopped
 goes on, at other times and on other machines too.

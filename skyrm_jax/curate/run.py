@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -128,11 +128,8 @@ def require_decisions(work: Workspace) -> None:
 def annotators(work: Workspace, console: Console) -> Iterator[Calls | None]:
     """The annotators, or None if there are none, for a step that is the only one to write to the folder meanwhile."""
     config = work.config
-    if not config.annotators:
-        work.remove_unfinished()
-        yield None
-        return
     say = partial(console.print, markup=False, highlight=False)
-    with Calls(work.calls, config.annotators, config.budget, say) as calls:  # one process at a time
+    asked = Calls(work.calls, config.annotators, config.budget, say) if config.annotators else nullcontext()
+    with asked as calls:  # open in one process at a time
         work.remove_unfinished()
         yield calls

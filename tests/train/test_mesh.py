@@ -1,6 +1,5 @@
 """Eight forced host devices: every mesh gives the single device's losses, on the same batches."""
 
-import json
 import os
 import subprocess
 import sys
@@ -12,6 +11,7 @@ import pytest
 import yaml
 
 from skyrm_jax.config import TrainConfig
+from skyrm_jax.report.plots import read_metrics
 from skyrm_jax.train import run
 
 
@@ -51,5 +51,5 @@ def test_meshes_agree(alone: TrainConfig, tmp_path: Path, data: int, fsdp: int, 
 
 def losses(out: str) -> np.ndarray:
     """Loss, gradient norm, pairs and comparisons of each step."""
-    lines = (Path(out) / "metrics.jsonl").read_text().splitlines()
-    return np.array([[r["loss"], r["gradient_norm"], r["pairs"], r["comparisons"]] for r in map(json.loads, lines)])
+    names = ("loss", "gradient_norm", "pairs", "comparisons")
+    return np.array([[record[name] for name in names] for record in read_metrics(Path(out) / "metrics.jsonl")])

@@ -12,7 +12,7 @@ import gcsfs
 import numpy as np
 import pytest
 from fake_gcs import FakeGcs
-from finished_runs import records
+from finished_runs import records, require_same_params
 from gcsfs.extended_gcsfs import BucketType
 from rich.console import Console
 
@@ -21,7 +21,6 @@ from skyrm_jax.comparison import Comparison, Message
 from skyrm_jax.config import TrainConfig
 from skyrm_jax.convert.stored import StoredWeights
 from skyrm_jax.errors import UserError
-from skyrm_jax.models.parameters import flattened
 from skyrm_jax.scorer import Scorer
 from skyrm_jax.seal import SEAL
 from skyrm_jax.train import run, saving
@@ -90,13 +89,6 @@ def objects(place: Path) -> dict[str, bytes]:
     return {str(path.relative_to(place)): path.read_bytes() for path in place.rglob("*") if path.is_file()}
 
 
-def require_same_params(local: TrainConfig) -> None:
-    ours, theirs = checkpoint.load_model(OUT), checkpoint.load_model(local.run.out)
-    expected = flattened(theirs.params)
-    for name, value in flattened(ours.params).items():
-        np.testing.assert_array_equal(value, expected[name], err_msg=name)
-
-
 @pytest.mark.full
 def test_a_run_goes_on_from_the_bucket_on_another_machine(
     local: TrainConfig, gcs: FakeGcs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -116,7 +108,7 @@ def test_a_run_goes_on_from_the_bucket_on_another_machine(
     for name in ("training.png", "run.html"):
         assert (there / name).stat().st_size > 1000
     assert len(list((there / "tensorboard").iterdir())) == 2
-    require_same_params(local)
+    require_same_params(OUT, local.run.out)
 
     question = Comparison(
         (Message("user", "repeat the word red"),), tuple((Message("assistant", word),) for word in ("red", "blue"))
@@ -153,7 +145,7 @@ def test_a_damaged_checkpoint_is_put_aside_and_the_one_before_used(
     if fault == "flipped":
         assert "resumed from step 8 of 10" in said(remote(local))
         assert sorted(path.name for path in there.iterdir()) == ["10", "10.damaged", "8"]
-        require_same_params(local)
+        require_same_params(OUT, local.run.out)
 
 
 def test_a_save_that_was_killed_is_cleared_away(local: TrainConfig, gcs: FakeGcs) -> None:
@@ -187,7 +179,7 @@ def test_a_store_that_fails_for_a_while_costs_no_step_and_no_checkpoint(
     assert len(kept) == 10 and all(kept[1:]), kept  # there is always a whole one
     assert [path.name for path in (folder(gcs) / "checkpoints").iterdir()] == ["10"]
     assert records(folder(gcs)) == records(Path(local.run.out))
-    require_same_params(local)
+    require_same_params(OUT, local.run.out)
 
 
 @pytest.mark.parametrize("fault", ["503", "no server"])
