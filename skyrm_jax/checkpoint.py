@@ -190,10 +190,10 @@ class Located:
         return local_folder(epath.Path(self.directory) / "tokenizer")
 
 
-def locate(path: Path | str, verify: bool = True) -> Located | None:
+def locate(path: Path | str) -> Located | None:
     """The checkpoint at `path` (DIR: its newest; DIR/checkpoints/STEP: that one), or None if it is not one of ours.
 
-    To verify it, all of its files are read.
+    All of its files are read, to see that none is damaged.
 
     Raises:
         UserError: the folder is ours but holds no finished checkpoint, or one that is damaged or of another format.
@@ -211,7 +211,7 @@ def locate(path: Path | str, verify: bool = True) -> Located | None:
             f"finished: {finished or 'none'}"
         )
     step = finished[-1] if step is None else step
-    if verify and distributed.is_writer() and (fault := damage(folder_of(directory, step), ("model", "meta"))):
+    if distributed.is_writer() and (fault := damage(folder_of(directory, step), ("model", "meta"))):
         others = [f"{directory}/checkpoints/{other}" for other in finished if other != step]
         raise UserError(f"{fault}; fetch this checkpoint again, or use another: {', '.join(others) or 'there is none'}")
     return Located.read(directory, step)
@@ -244,13 +244,14 @@ def local_folder(folder: epath.Path) -> Path:
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model in memory, wherever it came from."""
+    """A model in memory, wherever it came from; `weights` is the folder whose files hold its parameters."""
 
     architecture: Architecture
     params: Params
     tokenizer: Path
     meta: dict[str, Any]
     source: str
+    weights: epath.Path | Path
 
 
 def load_model(
@@ -271,8 +272,10 @@ def load_model(
     """
     found = locate(source)
     if found is not None:
+        # A run that goes on may finish a checkpoint between one process's look and another's.
+        found = Located.read(found.directory, distributed.from_writer(found.step))
         params = restore_params(found, mesh, dtype)
-        return LoadedModel(found.architecture, params, found.tokenizer, found.meta, str(source))
+        return LoadedModel(found.architecture, params, found.tokenizer, found.meta, str(source), found.folder)
     # Imported here: convert writes checkpoints through this module.
     from skyrm_jax.convert.hf import HfWeights, resolve
     from skyrm_jax.convert.weights import on_mesh
@@ -281,20 +284,17 @@ def load_model(
     folder = resolve(str(source))
     weights = HfWeights(folder, dtype=name, pad_token_id=pad_token_id)
     params = on_mesh(weights, _one_device() if mesh is None else mesh, name)
-    return LoadedModel(weights.architecture, params, folder, {"source": str(source)}, str(source))
+    return LoadedModel(weights.architecture, params, folder, {"source": str(source)}, str(source), folder)
 
 
-def digest(source: Path | str) -> str:
+def digest(loaded: LoadedModel) -> str:
     """A hash of the files that hold the weights of what `load_model` has loaded."""
-    found = locate(source, verify=False)
+    folder = loaded.weights
     total = hashlib.sha256()
-    if found is not None:  # their checksums, which loading has compared with the files
-        lines = (found.folder / SEAL).read_text().splitlines()
+    if (folder / SEAL).exists():  # their checksums, which loading has compared with the files
+        lines = (folder / SEAL).read_text().splitlines()
         total.update("\n".join(line for line in lines if " model/" in line).encode())
         return total.hexdigest()
-    from skyrm_jax.convert.hf import resolve
-
-    folder = resolve(str(source))
     weights = sorted({*folder.glob("*.safetensors"), *folder.glob("*.bin")})
     for path in weights:
         with path.open("rb") as stream:

@@ -9,7 +9,7 @@ import os
 import sys
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from glob import glob
 from typing import Any
@@ -117,6 +117,17 @@ def wait_for_all(where: str) -> None:
 def from_writer(number: int) -> int:
     """What the writing process says."""
     return int(multihost_utils.broadcast_one_to_all(np.int64(number))) if several() else number
+
+
+def all_from_writer(numbers: Sequence[int]) -> list[int]:
+    """The numbers that the writing process gives, however many; what the others give is nothing to it."""
+    if not several():
+        return list(numbers)
+    count = from_writer(len(numbers))
+    if not count:
+        return []
+    mine = np.array(numbers if is_writer() else [0] * count, np.int64)
+    return [int(one) for one in multihost_utils.broadcast_one_to_all(mine)]
 
 
 def everybodys(values: list[bool]) -> np.ndarray:

@@ -1,4 +1,5 @@
-"""Comparisons -> rewards, over the mesh: the same packed rows and the same forward pass as training."""
+"""Comparisons -> rewards, over the mesh: the same packed rows and the same forward pass as training, but for the last
+layer, in which the tokens that no reward is read at need keys and values alone."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -125,6 +126,9 @@ class Scorer(TreeScorer):
             **self.counts,
         }
 
+    def go_on(self, batches: Sequence[Sequence[int]]) -> None:
+        self._batches |= {(rows, tokens) for rows, tokens in batches}
+
     def score_trees(
         self, trees: Sequence[Tree], progress: Callable[[int], None] | None = None
     ) -> list[Float[np.ndarray, "K"]]:
@@ -198,7 +202,7 @@ def forward_program(
     mesh: Mesh,
     dtype: Literal["bfloat16", "float32"] = "bfloat16",
     attention: str = "auto",
-    read: Callable[..., jax.Array] = RewardModel.__call__,
+    read: Callable[..., jax.Array] = RewardModel.rewards,
 ) -> Program:
     """The program that scores: rewards [B, S], or what else the method `read` gives, whole on every device."""
 

@@ -96,6 +96,9 @@ class TreeScorer(ABC):
             found[number] = tree
         return [found[number] for number in range(len(comparisons))]
 
+    def go_on(self, batches: Sequence[Sequence[int]]) -> None:  # noqa: B027 - nothing to do but for those that pack
+        """Scores on as if this scorer, and not an earlier one, had used these batches, as its manifest gives them."""
+
     def count(self, trees: Sequence[Tree]) -> None:
         """Adds trees to `counts`."""
         for tree in trees:

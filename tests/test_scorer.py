@@ -1,6 +1,7 @@
 """The scorer: rewards in order, whatever the packing; truncation counted; nothing untrained."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -146,6 +147,40 @@ def test_more_tokens_than_embeddings_are_refused(model: Path, tmp_path: Path) ->
     size = architecture.vocab_size
     with pytest.raises(UserError, match=rf"has {size + 1} tokens, but the model's vocabulary is {size}"):
         load(tmp_path / "small")
+
+
+def test_what_goes_on_is_packed_as_if_it_had_not_stopped(model: Path) -> None:
+    whole, fresh, again = (load(model, max_tokens=4096) for _ in range(3))
+
+    def window(words: int) -> list[Any]:
+        return whole.trees([Comparison.of("red " * words, ["blue", "green"])] * 40)
+
+    first, different = window(100), 0
+    for words in range(60, 140, 4):
+        for scorer in (whole, fresh, again):
+            scorer._batches.clear()
+        whole._plan(first)
+        again.go_on(json.loads(json.dumps(whole.manifest["batches"])))
+        shapes = [scorer._plan(window(words))[1][0].shape for scorer in (whole, fresh, again)]
+        assert shapes[2] == shapes[0] and again.manifest["batches"] == whole.manifest["batches"]
+        different += (
+            shapes[1] != shapes[0]
+        )  # the second window takes the first one's row length, and would not by itself
+    assert different
+
+
+def test_the_hash_is_of_the_weights_that_were_loaded(model: Path, tmp_path: Path) -> None:
+    found = checkpoint.load_model(model)
+    for name, factor in (("run", 1), ("other", 2)):
+        params = {**found.params, "score": factor * found.params["score"]}
+        write_checkpoint(tmp_path / name, MemoryWeights.of(found.architecture, params), found.tokenizer, {})
+    loaded = checkpoint.load_model(tmp_path / "run")
+    before, other = checkpoint.digest(loaded), checkpoint.load_model(tmp_path / "other")
+    assert before != checkpoint.digest(other)
+    step = int(other.weights.name)
+    shutil.copytree(other.weights, tmp_path / "run" / "checkpoints" / str(step + 1))  # training goes on
+    later = checkpoint.load_model(tmp_path / "run")
+    assert checkpoint.digest(loaded) == before != checkpoint.digest(later) == checkpoint.digest(other)
 
 
 def test_max_tokens_is_checked(model: Path) -> None:

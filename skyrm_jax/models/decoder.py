@@ -13,6 +13,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
 from skyrm_jax import attention
+from skyrm_jax.attention.pooled import attend_at
 from skyrm_jax.models.architecture import Architecture
 from skyrm_jax.models.layer_scan import scan_onto
 from skyrm_jax.models.linear import from_bits, matmul
@@ -73,19 +74,27 @@ class Layer(nnx.Module):
 
     def attend(self, x: Array, rows: int, mask: attention.Mask, cos: Array, sin: Array, model: "Decoder") -> Array:
         """Self-attention under the tree mask: [B * T, D] normed fp32 -> [B * T, D] fp32."""
+        q, k, v = self._heads(x, "qkv", rows, cos, sin, model)
+        return self._joined(model.attention.attend(q, k, v, mask), model)
+
+    def _heads(self, x: Array, names: str, rows: int, cos: Array, sin: Array, model: "Decoder") -> list[Array]:
+        """Those of queries, keys and values that `names` says, [B, T, H, E] each: normed and rotated if they are to be."""
         a, dtype = model.architecture, model.compute_dtype
-        weights = self.q[...], self.k[...], self.v[...]
-        q, k, v = (
-            checkpoint_name(y.astype(dtype), "qkv").reshape(y.shape[0], -1, a.head_dim)
-            for y in matmul(x, weights, dtype, ("hidden", "heads"))
-        )
-        if a.qk_norm:
-            q = rms_norm(q, self.q_norm[...], a.rms_eps)
-            k = rms_norm(k, self.k_norm[...], a.rms_eps)
-        q, k = (rotate(y.astype(jnp.float32), cos, sin).astype(dtype) for y in (q, k))
-        q, k, v = (y.reshape(rows, -1, *y.shape[1:]) for y in (q, k, v))
-        out = model.attention.attend(q, k, v, mask)
-        return matmul(out.reshape(x.shape[0], -1), (self.o[...],), dtype, ("heads", "hidden"))[0]
+        products = matmul(x, tuple(getattr(self, name)[...] for name in names), dtype, ("hidden", "heads"))
+        heads = []
+        for name, y in zip(names, products, strict=True):
+            y = checkpoint_name(y.astype(dtype), "qkv").reshape(y.shape[0], -1, a.head_dim)
+            if name != "v":
+                if a.qk_norm:
+                    y = rms_norm(y, (self.q_norm if name == "q" else self.k_norm)[...], a.rms_eps)
+                y = rotate(y.astype(jnp.float32), cos, sin).astype(dtype)
+            heads.append(y.reshape(rows, -1, *y.shape[1:]))
+        return heads
+
+    def _joined(self, heads: Float[Array, "B T H E"], model: "Decoder") -> Float[Array, "N D"]:
+        """The output projection of all heads, in fp32; N = B T."""
+        x = heads.reshape(heads.shape[0] * heads.shape[1], -1)
+        return matmul(x, (self.o[...],), model.compute_dtype, ("heads", "hidden"))[0]
 
     def feed_forward(self, x: Array, dtype: Any) -> Array:
         """SwiGLU: down(silu(gate(x)) * up(x))."""
@@ -96,15 +105,36 @@ class Layer(nnx.Module):
 
     def __call__(self, x: Array, mask: attention.Mask, cos: Array, sin: Array, model: "Decoder") -> Array:
         """[B, T, D] -> [B, T, D]. Within, tokens have one axis: XLA spreads loops over a CPU's cores by the first one."""
-        eps, dtype = model.architecture.rms_eps, model.compute_dtype
         shape, x = x.shape, x.reshape(-1, x.shape[-1])
         with jax.named_scope("attention"):
-            h = rms_norm(x, self.attention_norm[...], eps)
-            x = checkpoint_name((x + self.attend(h, shape[0], mask, cos, sin, model)).astype(dtype), "middle")
+            h = rms_norm(x, self.attention_norm[...], model.architecture.rms_eps)
+            attended = self.attend(h, shape[0], mask, cos, sin, model)
+        return self._after(x, attended, model).reshape(shape)
+
+    def _after(self, x: Float[Array, "N D"], attended: Float[Array, "N D"], model: "Decoder") -> Float[Array, "N D"]:
+        """What follows attention, token by token."""
+        dtype = model.compute_dtype
+        x = checkpoint_name((x + attended).astype(dtype), "middle")
         with jax.named_scope("mlp"):
-            h = rms_norm(x, self.mlp_norm[...], eps)
-            x = (x + self.feed_forward(h, dtype)).astype(dtype)
-        return x.reshape(shape)
+            h = rms_norm(x, self.mlp_norm[...], model.architecture.rms_eps)
+            return (x + self.feed_forward(h, dtype)).astype(dtype)
+
+    def at(
+        self, x: Float[Array, "B T D"], index: Int[Array, "B S"], end: Array, cos: Array, sin: Array, model: "Decoder"
+    ) -> Float[Array, "B S D"]:
+        """`__call__` of the tokens `index` of each row: of the others it needs keys and values alone."""
+        (rows, _, width), eps = x.shape, model.architecture.rms_eps
+        picked = jnp.take_along_axis(x, index[..., None], 1).reshape(-1, width)
+        with jax.named_scope("attention"):
+            h, of_picked = (rms_norm(y, self.attention_norm[...], eps) for y in (x.reshape(-1, width), picked))
+            k, v = self._heads(h, "kv", rows, cos, sin, model)
+            cos, sin = (
+                jnp.take_along_axis(y.reshape(rows, -1, y.shape[-1]), index[..., None], 1).reshape(-1, 1, y.shape[-1])
+                for y in (cos, sin)
+            )
+            (q,) = self._heads(of_picked, "q", rows, cos, sin, model)
+            attended = self._joined(attend_at(q, k, v, end, index), model)
+        return self._after(picked, attended, model).reshape(rows, -1, width)
 
 
 class Decoder(nnx.Module):
@@ -152,6 +182,24 @@ class Decoder(nnx.Module):
         checkpointed = jax.checkpoint(body, policy=REMAT_POLICIES[self.remat], prevent_cse=False)
         x, _ = jax.lax.scan(lambda x, layer: (checkpointed(x, layer, *constants), None), x, self.layers)
         return x
+
+    def at(
+        self,
+        embedded: Float[Array, "B T D"],
+        positions: Int[Array, "B T"],
+        end: Int[Array, "B T"],
+        index: Int[Array, "B S"],
+    ) -> Float[Array, "B S D"]:
+        """What `__call__` gives, of the tokens `index` of each row alone: the last layer leaves out what nobody reads."""
+        constants = (self.attention.prepare(end), *rotary_table(positions.reshape(-1), self.architecture))
+
+        def layer(i: Any) -> Layer:
+            return jax.tree.map(lambda w: from_bits(jax.lax.dynamic_index_in_dim(w, i, keepdims=False)), self.layers)
+
+        last = self.architecture.layers - 1
+        x = _constrain(embedded.astype(self.compute_dtype))
+        x = jax.lax.fori_loop(0, last, lambda i, x: _constrain(layer(i)(x, *constants, self)), x)
+        return _constrain(layer(last).at(x, index, end, *constants[1:], self))
 
 
 def _constrain(x: Array) -> Array:

@@ -57,10 +57,18 @@ class RewardModel(nnx.Module):
     ) -> Float[Array, "B S"]:
         """The same from the tokens' embeddings, for who differentiates by them; `sums` as in `Decoder`."""
         hidden = self.decoder(embedded, positions, end, sums)
-        with jax.named_scope("reward"):
-            head = self.score[...][:, 0].astype(jnp.float32)
-            pooled = self._pooled(hidden, reward_index)
-            return jnp.einsum("bsd,d->bs", pooled, head, precision=jax.lax.Precision.HIGHEST)
+        # The norm is per token, so only the pooled tokens need it.
+        return self._rewards(self._normed(jnp.take_along_axis(hidden, reward_index[..., None], axis=1)))
+
+    def rewards(
+        self,
+        tokens: Int[Array, "B T"],
+        positions: Int[Array, "B T"],
+        end: Int[Array, "B T"],
+        reward_index: Int[Array, "B S"],
+    ) -> Float[Array, "B S"]:
+        """`__call__` with less work, for who does not differentiate."""
+        return self._rewards(self.hidden_states(tokens, positions, end, reward_index))
 
     def hidden_states(
         self,
@@ -70,9 +78,12 @@ class RewardModel(nnx.Module):
         reward_index: Int[Array, "B S"],
     ) -> Float[Array, "B S D"]:
         """What the head reads: the pooled tokens' hidden states after the final norm, in fp32."""
-        return self._pooled(self.decoder(self.decoder.embed[...][tokens], positions, end), reward_index)
+        return self._normed(self.decoder.at(self.decoder.embed[...][tokens], positions, end, reward_index))
 
-    def _pooled(self, hidden: Float[Array, "B T D"], reward_index: Int[Array, "B S"]) -> Float[Array, "B S D"]:
-        # The norm is per token, so only the pooled tokens need it.
-        pooled = jnp.take_along_axis(hidden, reward_index[..., None], axis=1)
+    def _normed(self, pooled: Float[Array, "B S D"]) -> Float[Array, "B S D"]:
         return rms_norm(pooled, self.final_norm[...], self.decoder.architecture.rms_eps)
+
+    def _rewards(self, normed: Float[Array, "B S D"]) -> Float[Array, "B S"]:
+        with jax.named_scope("reward"):
+            head = self.score[...][:, 0].astype(jnp.float32)
+            return jnp.einsum("bsd,d->bs", normed, head, precision=jax.lax.Precision.HIGHEST)

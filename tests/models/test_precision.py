@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_tree_equals_separate import LLAMA, QWEN, comparisons, packed, params_of
+from test_tree_equals_separate import LLAMA, QWEN, batch_of, comparisons, packed, params_of
 
 from skyrm_jax.models.architecture import Architecture
 from skyrm_jax.models.reward import RewardModel
@@ -36,7 +36,11 @@ def test_products_accumulate_in_fp32_and_no_function_is_taken_in_bf16(architectu
         assert rewards.dtype == jnp.float32
         return rewards.sum()
 
-    found = list(equations(jax.make_jaxpr(jax.grad(total))(params).jaxpr))
+    def scored(params: Any) -> jax.Array:
+        return RewardModel(architecture, params, "bfloat16", attention="cpu").rewards(**batch_of(batch))
+
+    jaxprs = jax.make_jaxpr(jax.grad(total))(params), jax.make_jaxpr(scored)(params)
+    found = [e for jaxpr in jaxprs for e in equations(jaxpr.jaxpr)]
     products = [e for e in found if e.primitive.name == "dot_general"]
     assert all(e.outvars[0].aval.dtype == jnp.float32 for e in products)
     operands = [{v.aval.dtype for v in e.invars} for e in products]
@@ -54,7 +58,9 @@ def test_bf16_rewards_stay_near_those_of_fp32(architecture: Architecture) -> Non
     rewards = {}
     for dtype in ("float32", "bfloat16"):
         model = RewardModel(architecture, params, dtype)
-        arrays = batch["tokens"], batch["positions"], batch["end"], batch["reward_index"]
-        rewards[dtype] = np.asarray(jax.jit(model)(*arrays)).reshape(-1)[sorted(slots.values())]
-    error = np.abs(rewards["bfloat16"] - rewards["float32"]).max() / np.std(rewards["float32"])
-    assert 0 < error < 0.1
+        for name, method in (("training", model), ("scoring", model.rewards)):
+            found = np.asarray(jax.jit(method)(**batch_of(batch)))  # type: ignore[operator]
+            rewards[name, dtype] = found.reshape(-1)[sorted(slots.values())]
+    for name in ("training", "scoring"):
+        low, exact = rewards[name, "bfloat16"], rewards[name, "float32"]
+        assert 0 < np.abs(low - exact).max() / np.std(exact) < 0.1

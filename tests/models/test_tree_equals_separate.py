@@ -45,6 +45,11 @@ def reward_fn(architecture: Architecture, params: Params, batch: dict[str, Any],
     return model(batch["tokens"], batch["positions"], batch["end"], batch["reward_index"])
 
 
+def batch_of(batch: dict[str, Any]) -> dict[str, Any]:
+    """What the model reads of a batch."""
+    return {name: batch[name] for name in ("tokens", "positions", "end", "reward_index")}
+
+
 def separately(architecture: Architecture, params: Params, sequences: list[list[int]]) -> jax.Array:
     """Rewards of conversations in rows of their own, plain causal attention and pads after the end."""
     lengths = np.array([len(s) for s in sequences])
@@ -114,6 +119,11 @@ def test_rewards_and_gradients(architecture: Architecture, row: int | None, rows
     for a, b in zip(jnp.concatenate(mine), theirs, strict=True):
         assert abs(a - b) <= 1e-5 * max(1.0, abs(b))
     assert mine[4][0] == mine[4][2], "equal responses must have exactly equal rewards"
+    scored = jax.jit(lambda params: RewardModel(architecture, params, "float32").rewards(**batch_of(batch)))(params)
+    flat = np.asarray(scored).reshape(-1)
+    for tree, i, wanted in zip(trees, range(len(trees)), mine, strict=True):
+        found = np.array([flat[slots[i, int(leaf)]] for leaf in tree.leaf])
+        np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-5)
     for a, b in zip(jax.tree.leaves(my_gradients), jax.tree.leaves(their_gradients), strict=True):
         assert jnp.linalg.norm(a - b) <= 1e-4 * jnp.linalg.norm(b)
 
@@ -131,14 +141,14 @@ def test_a_row_exactly_full() -> None:
 
 @pytest.mark.parametrize("architecture", [QWEN, LLAMA], ids=lambda a: a.model_type)
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_no_response_moves_another_by_a_single_bit(architecture: Architecture, dtype: str) -> None:
+@pytest.mark.parametrize("method", [RewardModel.__call__, RewardModel.rewards], ids=["training", "scoring"])
+def test_no_response_moves_another_by_a_single_bit(architecture: Architecture, dtype: str, method: Any) -> None:
     """Every token that is one response's own, changed by itself; the layout stays."""
     params = params_of(architecture)
 
     @jax.jit
     def score(batch: dict[str, Any]) -> jax.Array:
-        model = RewardModel(architecture, params, dtype)
-        return model(batch["tokens"], batch["positions"], batch["end"], batch["reward_index"])
+        return method(RewardModel(architecture, params, dtype), **batch_of(batch))
 
     batch, slots, trees = packed(comparisons(0), 160, 1)
     before, changes = np.asarray(score(batch)).reshape(-1), 0

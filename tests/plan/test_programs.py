@@ -22,7 +22,7 @@ MODEL = Architecture("qwen3", 1000, 64, 96, 2, 4, 2, 16, True, 1e-6, Rope("defau
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_scoring_is_planned_with_what_a_scorer_holds(dtype: Any) -> None:
     mesh = make_mesh()
-    loaded = LoadedModel(MODEL, initialise(MODEL, jax.random.key(0)), Path("."), {}, "here")
+    loaded = LoadedModel(MODEL, initialise(MODEL, jax.random.key(0)), Path("."), {}, "here", Path("."))
     held = flattened(Scorer(loaded, cast(Chat, None), mesh, dtype=dtype).loaded.params)
     planned = flattened(scoring_params(MODEL, dtype, mesh))
     # On this CPU the bits of bfloat16 stand for it.
