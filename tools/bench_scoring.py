@@ -346,10 +346,11 @@ def search(
     return found
 
 
-def scores_fit(lengths: Sequence[int], heads: int, kind: str, size: int) -> bool:
-    """Whether eager attention's scores, in bfloat16 and for the softmax in fp32, and the softmax, take a third of memory at most."""
+def scores_fit(lengths: Sequence[int], heads: int, kind: str, size: int, itemsize: int = 2) -> bool:
+    """Whether eager attention's scores, of so many bytes each and for the softmax in fp32, and the softmax, take a third of
+    memory at most."""
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return kind != "eager" or 8 * size * heads * max(lengths) ** 2 <= memory / 3
+    return kind != "eager" or (4 + 2 * itemsize) * size * heads * max(lengths) ** 2 <= memory / 3
 
 
 def gap(ours: Sequence[float], theirs: Sequence[float]) -> float:

@@ -51,6 +51,17 @@ class Ours:
             "unshared_tokens": sum(tree.conversation_tokens for tree in trees),
         }
 
+    def compile(self, name: str) -> Facts:
+        """Compiles what `score` needs, as a long run does once: with one micro-batch."""
+        from skyrm_jax.chat import build_tree
+
+        trees = [build_tree(one, self.scorer.chat.pad_token_id) for one in self.sets[name]]
+        pieces, plans = self.scorer._plan(trees)
+        whole = {number: (tree, ()) for number, tree in enumerate(trees)}
+        for _, values in self.scorer._forward_all(pieces, whole, plans[:1]):
+            values.block_until_ready()
+        return {}
+
     def score(self, name: str, layout: str = "trees") -> Facts:
         """`layout`: `trees`, as the scorer has them; `packed`, conversations packed alike but sharing nothing; `padded`."""
         from skyrm_jax.chat import build_tree
@@ -121,7 +132,12 @@ class Transformers:
         """`part`: the numbers of the conversations that are scored, all without it."""
         if self.model.config._attn_implementation != attention:
             self.model.set_attn_implementation(attention)
-        return self._score(self.model, [self.sets[name][number] for number in part] or self.sets[name], batch)
+        import torch
+
+        try:
+            return self._score(self.model, [self.sets[name][number] for number in part] or self.sets[name], batch)
+        except torch.cuda.OutOfMemoryError:
+            return {"rewards": [], "slots": 0, "fits": False}
 
     def exact(self, name: str, part: Sequence[int]) -> Facts:
         """The same conversations in fp32, one by one: what either side's bfloat16 comes near."""
