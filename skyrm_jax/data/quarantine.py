@@ -4,6 +4,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,20 @@ from skyrm_jax.errors import RecordError, UserError
 
 EARLY = 1000
 """After every this many records the share of bad ones is looked at, so that no run fails only at its end."""
+
+ENTRY = ("field", "reason", "remedy", "detail")
+"""What an entry says of an error, as RecordError takes it."""
+
+
+def entries(path: Path) -> dict[tuple[str, int], RecordError]:
+    """Why records are in the file of a Quarantine, by file and line; none where there is no such file."""
+    found: dict[tuple[str, int], RecordError] = {}
+    if path.is_file():
+        for line in path.read_text(encoding="ascii", errors="replace").splitlines():
+            with suppress(ValueError, KeyError, TypeError):  # a line that a kill cut short
+                one = json.loads(line)
+                found[one["file"], one["line"]] = RecordError(*(one[part] for part in ENTRY))
+    return found
 
 
 class Quarantine:
@@ -67,10 +82,7 @@ class Quarantine:
         entry = {
             "file": file,
             "line": line,
-            "field": error.field,
-            "reason": error.reason,
-            "detail": error.detail,
-            "remedy": error.remedy,
+            **{part: getattr(error, part) for part in ENTRY},
             "raw": raw.decode("utf-8", "backslashreplace") if isinstance(raw, bytes) else raw,
         }
         self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from skyrm_jax.comparison import Comparison
 from skyrm_jax.errors import UserError
 from skyrm_jax.eval import heldout
-from skyrm_jax.eval.benchmarks import BENCHMARKS
-from skyrm_jax.eval.figures import Rewards, check_rewards
+from skyrm_jax.eval.benchmarks import BENCHMARKS, average, mean_interval
+from skyrm_jax.eval.figures import Result, Rewards, check_rewards
 from skyrm_jax.eval.journal import FINISHED
 from skyrm_jax.eval.rewards import HELD_OUT, RewardFile
 from skyrm_jax.eval.sets import EvalSet
@@ -18,8 +20,22 @@ from skyrm_jax.eval.table import Difference, Table
 
 RESULTS = "results.json"
 
-Differences = dict[str, dict[str, dict[str, Difference]]]
-"""Set, section, figure."""
+
+@dataclass(frozen=True)
+class Compared:
+    """Every figure of a set less another evaluation's.
+
+    Attributes:
+        differences: section -> figure -> difference; none where both models could read no comparison.
+        comparisons: how many both could read, which alone count.
+        of: how many there are.
+        drawn: the headline's in every replicate, if there is a headline.
+    """
+
+    differences: dict[str, dict[str, Difference]]
+    comparisons: int
+    of: int
+    drawn: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -55,18 +71,33 @@ class Earlier:
             )
         return found is not None
 
-    def differences(self, sets: Sequence[EvalSet], scored: Mapping[str, Rewards]) -> Differences:
-        """Every figure of the sets less its own, where it has them; over the comparisons that both models could read."""
-        found: Differences = {}
+    def compared(
+        self, sets: Sequence[EvalSet], scored: Mapping[str, Rewards], results: Mapping[str, Result]
+    ) -> dict[str, Compared]:
+        """The sets less its own, where it has them; `results` say which figure is the headline of each."""
+        found: dict[str, Compared] = {}
         for one in sets:
             if self.has(one):
-                pairs = zip(one.comparisons, scored[one.name], self.rewards.of(one.name, one.comparisons), strict=True)
-                comparisons, ours, its = zip(
-                    *(three for three in pairs if three[1].size and three[2].size), strict=True
-                )
-                check_rewards(comparisons, its)
-                found[one.name] = table(one.name, comparisons, ours).less(table(one.name, comparisons, its))
+                its = self.rewards.of(one.name, one.comparisons)
+                both = [i for i, reward in enumerate(scored[one.name]) if reward.size and its[i].size]
+                comparisons = [one.comparisons[i] for i in both]
+                mine, others = ([rewards[i] for i in both] for rewards in (scored[one.name], its))
+                check_rewards(comparisons, others)
+                if not both:
+                    found[one.name] = Compared({}, 0, len(its))
+                    continue
+                less, drawn = table(one.name, comparisons, mine).drawn_less(table(one.name, comparisons, others))
+                headline = results[one.name].headline
+                found[one.name] = Compared(less, len(both), len(its), None if headline is None else drawn.get(headline))
         return found
+
+    def mean_less(self, compared: Mapping[str, Compared], results: Mapping[str, Result]) -> Difference | None:
+        """The mean of the seven headlines less its own; None unless both models have all seven, whole."""
+        mine = average({name: result.headline_value for name, result in results.items()})
+        its = self.results.get("average")
+        drawn = {name: one.drawn for name, one in compared.items() if one.drawn is not None}
+        whole = all(name in drawn and compared[name].comparisons == compared[name].of for name in BENCHMARKS)
+        return Difference(mine - its, *mean_interval(drawn)) if mine is not None and its is not None and whole else None
 
 
 def table(name: str, comparisons: Sequence[Comparison], rewards: Rewards) -> Table:

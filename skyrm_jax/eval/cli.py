@@ -4,7 +4,7 @@ import argparse
 import json
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,12 +15,13 @@ from skyrm_jax.chat import Chat
 from skyrm_jax.data.quarantine import Quarantine
 from skyrm_jax.errors import UserError
 from skyrm_jax.eval import benchmarks, heldout, options, rewards, scoring, trivial
-from skyrm_jax.eval.against import RESULTS, Earlier
+from skyrm_jax.eval.against import RESULTS, Compared, Earlier
 from skyrm_jax.eval.figures import Result
 from skyrm_jax.eval.journal import COMPUTED, FINISHED, Journal, together
 from skyrm_jax.eval.manifest import manifest
 from skyrm_jax.eval.pairs import describe_pairs
 from skyrm_jax.eval.sets import BenchmarkSet, EvalSet, Files, held_out_set, score_set
+from skyrm_jax.eval.table import Difference
 from skyrm_jax.report.eval_page import eval_page
 from skyrm_jax.report.eval_runs import runs_of
 from skyrm_jax.report.files import whole
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from skyrm_jax.tree_scorer import TreeScorer
 
 PAGE = "report.html"
+QUARANTINE, UNFINISHED_QUARANTINE = "held-out.quarantine.jsonl", "held-out.quarantine.unfinished.jsonl"
 
 Scored = dict[str, list[np.ndarray]]
 
@@ -62,7 +64,7 @@ def evaluate(args: argparse.Namespace, console: Console) -> None:
     earlier = [Earlier.read(folder) for folder in args.against]
     sets: list[EvalSet] = [BenchmarkSet(name, args.data) for name in names]
     if args.held_out:
-        quarantine = Quarantine(args.out / "held-out.quarantine.jsonl", args.max_bad_share)
+        quarantine = Quarantine(args.out / UNFINISHED_QUARANTINE, args.max_bad_share)
         sets.append(held_out_set(args.held_out, args.form, quarantine))
     for other in earlier:
         for one in sets:
@@ -71,31 +73,42 @@ def evaluate(args: argparse.Namespace, console: Console) -> None:
     scored, origin = existing(args, sets) if args.from_rewards or args.baseline else made(args, sets, console)
     if scored is not None:
         report(args, console, sets, scored, origin, earlier, absent)
+        if args.held_out:
+            finish_quarantine(args.out)
+
+
+def finish_quarantine(out: Path) -> None:
+    """Has this run's bad records take the place of an earlier one's, which stand as long as its results do."""
+    if (out / UNFINISHED_QUARANTINE).exists():
+        (out / UNFINISHED_QUARANTINE).replace(out / QUARANTINE)
+    else:
+        (out / QUARANTINE).unlink(missing_ok=True)
 
 
 def existing(args: argparse.Namespace, sets: Sequence[EvalSet]) -> tuple[Scored, dict[str, Any]]:
     """The rewards of a file or a trivial rule, by set, which are written again, and where they are from."""
-    names = {one.name for one in sets}
+    contents = {one.name: one.facts["content_sha256"] for one in sets}
     if args.baseline:
         origin = {"baseline": args.baseline}
-        rewards.require_room(args.out / FINISHED, origin, names)
+        rewards.require_room(args.out / FINISHED, origin, contents)
         scored = {one.name: trivial.rewards(args.baseline, one.comparisons) for one in sets}
         write(args.out, origin, sets, scored, {})
         return scored, origin
     file = rewards.RewardFile(args.from_rewards)
-    rewards.require_room(args.out / FINISHED, file.origin, names)
+    rewards.require_room(args.out / FINISHED, file.origin, contents)
     scored = {}
     computed: dict[str, dict[str, Any]] = {}
     for one in sets:
-        content = one.facts["content_sha256"]
         if not one.has_ids:
-            file.require_same(one.name, content)
+            file.require_same(one.name, contents[one.name])
         scored[one.name] = file.of(one.name, one.comparisons)
         if isinstance(one, Files):
-            one.refuse(scored[one.name])
+            one.refuse(scored[one.name], args.from_rewards.with_name(QUARANTINE))
         if file.written is not None:
             computed[one.name] = file.written.computed.get(one.name, {})
-            if file.is_of(one.name, content) and one.name in file.written.counts:  # not what another part counted
+            if (
+                file.is_of(one.name, contents[one.name]) and one.name in file.written.counts
+            ):  # not what another part counted
                 one.facts["counts"] = file.written.counts[one.name]
     write(args.out, file.origin, sets, scored, computed)
     return scored, {"file": str(args.from_rewards)} | file.origin | together(list(computed.values()))
@@ -124,13 +137,10 @@ def made(args: argparse.Namespace, sets: Sequence[EvalSet], console: Console) ->
 
     scorer = scoring.load_scorer(args, args.checkpoint, args.mesh) if args.checkpoint else endpoint(args)
     origin = scoring.origin(scorer)
-    if args.checkpoint and distributed.is_writer():
-        from skyrm_jax.checkpoint import digest
-
-        origin["checkpoint_sha256"] = digest(args.checkpoint)
     steady = {name: value for name, value in origin.items() if name not in (*COMPUTED, *scorer.counts)}
-    names = [one.name for one in sets]
-    rewards.require_room(args.out / FINISHED, steady, names)
+    if distributed.is_writer():
+        contents = {one.name: one.facts["content_sha256"] for one in sets}
+        rewards.require_room(args.out / FINISHED, steady, contents)
     journal = Journal(args.out, steady)
     scored: Scored = {}
     computed: dict[str, dict[str, Any]] = {}
@@ -140,7 +150,7 @@ def made(args: argparse.Namespace, sets: Sequence[EvalSet], console: Console) ->
     if not distributed.is_writer():
         return None, {}
     write(args.out, steady, sets, scored, computed)
-    journal.finish(names)
+    journal.finish([one.name for one in sets])
     return scored, steady | together(list(computed.values()))
 
 
@@ -213,43 +223,52 @@ def report(
         results[name] = result
         described[name] = {"title": title, **result.to_dict(), "pairs": describe_pairs(comparisons, values)}
     _, *others = runs_of([{"name": options.name_of(args)}, *(other.results for other in earlier)])
-    against = {run.name: other.differences(sets, scored) for run, other in zip(others, earlier, strict=True)}
+    against = {run.name: other.compared(sets, scored, results) for run, other in zip(others, earlier, strict=True)}
+    means = {run.name: other.mean_less(against[run.name], results) for run, other in zip(others, earlier, strict=True)}
     headlines = {name: result.headline_value for name, result in results.items()}
     record = {
         "name": options.name_of(args),
         "manifest": manifest(origin, {one.name: one.facts for one in sets}),
         "results": described,
         "average": benchmarks.average(headlines),
+        "average_interval": benchmarks.average_interval(results),
         "absent": list(absent),
         "against": {
-            name: {
-                of: {section: {figure: asdict(d) for figure, d in part.items()} for section, part in parts.items()}
-                for of, parts in differences.items()
-            }
-            for name, differences in against.items()
+            name: {of: asdict(replace(one, drawn=None))["differences"] for of, one in sets.items()}
+            for name, sets in against.items()
+        },
+        "mean_less": {name: asdict(mean) for name, mean in means.items() if mean is not None},
+        "compared": {
+            name: {of: {"comparisons": one.comparisons, "of": one.of} for of, one in sets.items()}
+            for name, sets in against.items()
         },
     }
     with whole(args.out / RESULTS) as temporary:
         temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
     eval_page(args.out / PAGE, [record, *(other.results for other in earlier)])
-    show(console, record, results, against)
+    show(console, record, results, against, means)
     console.print(f"results in {args.out}, the page is {PAGE}", markup=False, highlight=False, soft_wrap=True)
 
 
 def show(
-    console: Console, record: Mapping[str, Any], results: Mapping[str, Result], against: Mapping[str, Any]
+    console: Console,
+    record: Mapping[str, Any],
+    results: Mapping[str, Result],
+    against: Mapping[str, Mapping[str, Compared]],
+    means: Mapping[str, Difference | None],
 ) -> None:
     """Prints the tables."""
     for name, result in results.items():
         print_result(console, record["results"][name]["title"], result)
         if name == rewards.HELD_OUT and result.curves:
             print_curve(console, result.curves[heldout.BEST_OF_N])
-    for name, differences in against.items():
-        print_differences(console, f"{record['name']} less {name}", differences, results)
+    for name, compared in against.items():
+        print_differences(console, f"{record['name']} less {name}", compared, results, means[name])
     of_benchmarks = {n: r for n, r in results.items() if n in benchmarks.BENCHMARKS}
     if of_benchmarks:
         titles = {name: benchmark.title for name, benchmark in benchmarks.BENCHMARKS.items()}
-        print_overview(console, record["name"], titles, of_benchmarks, record["average"], record["absent"])
+        mean = None if record["average"] is None else (record["average"], *record["average_interval"])
+        print_overview(console, record["name"], titles, of_benchmarks, mean, record["absent"])
     print_facts(console, f"Made from (all of it in {RESULTS})", essentials(record["manifest"], results))
 
 

@@ -95,6 +95,12 @@ class Endpoint(TreeScorer):
                 raise UserError(f"{self._server.url} serves a model that writes text: start SGLang with --is-embedding")
             said["/server_info"] = self._server.says("/server_info") or self._server.says("/get_server_info")
         self.model, card = _model(self._server.url, self._server.says("/v1/models").get("data"), model)
+        most = card.get("max_model_len")
+        if isinstance(most, int) and max_tokens > most:
+            raise UserError(
+                f"{self._server.url} reads {most} tokens at most, and --max-tokens is {max_tokens}: give --max-tokens {most}, "
+                "or start the server with a longer context"
+            )
         self._facts = {name: said[path][name] for path in said for name in STEADY[path] if said[path].get(name)} | card
         self._raw = self.form == "sglang"
 
@@ -191,8 +197,7 @@ class Endpoint(TreeScorer):
                 raise UserError(
                     f"{self._server.url}: all rewards lie between 0 and 1, and use_activation makes no difference: "
                     "vLLM takes their sigmoid, which spoils their scale and makes ties; start it with "
-                    """--pooler-config '{"use_activation": false}' (before 0.11: --override-pooler-config """
-                    """'{"activation": false}' or '{"softmax": false}'), or serve the model with SGLang"""
+                    """--pooler-config '{"use_activation": false}', or serve the model with SGLang"""
                 )
         self._raw = True
 
@@ -391,6 +396,8 @@ class _Server:
             remedy = "is the server running there, and ready? Its log may say more"
         elif re.search(r"context length|longer than|maximum model length|max_model_len", text):
             remedy = "lower --max-tokens to the server's context length"
+        elif "valid string" in text:
+            remedy = "this server takes no token ids there, as older vLLMs do not: use a newer one (0.15 has them), or SGLang"
         elif failure.status is not None and (failure.status in (404, 405) or failure.status < 400):
             remedy = (
                 "check the URL and --endpoint-model, and that a reward model is served "

@@ -1,7 +1,7 @@
 """What a benchmark rule returns: figures with their counts and intervals, in named sections."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 
@@ -43,6 +43,7 @@ class Result:
         notes: what else a reader should know.
         curves: best-of-N curves by name.
         matrices: tables of percentages by name, such as chosen style x rejected style.
+        drawn: the headline in every bootstrap replicate.
     """
 
     sections: dict[str, dict[str, Figure]]
@@ -51,6 +52,7 @@ class Result:
     notes: list[str] = field(default_factory=list)
     curves: dict[str, Curve] = field(default_factory=dict)
     matrices: dict[str, list[list[float]]] = field(default_factory=dict)
+    drawn: np.ndarray | None = None
 
     @property
     def headline_value(self) -> float | None:
@@ -62,8 +64,10 @@ class Result:
         return self.sections[key[0]][key[1]]
 
     def to_dict(self) -> dict[str, object]:
-        """Plain dictionaries and numbers, for JSON."""
-        return asdict(self)
+        """Plain dictionaries and numbers, for JSON, without the replicates."""
+        plain = asdict(replace(self, drawn=None))
+        del plain["drawn"]
+        return plain
 
 
 def check_ids(comparisons: Sequence[Comparison]) -> None:

@@ -43,9 +43,11 @@ def table(comparisons: Sequence[Comparison], rewards: Sequence[np.ndarray]) -> T
     names = np.array([c.category or UNNAMED for c in comparisons])
     categories = sorted(set(names.tolist())) if set(names.tolist()) != {UNNAMED} else []
     figures = Table(len(comparisons))
-    for name in (ALL, *categories):
-        members = np.ones(len(names), bool) if name == ALL else names == name
-        figures.ratio((ACCURACY, name), members * correct, members * total, members * ties)
+    figures.ratio((ACCURACY, ALL), correct, total, ties)
+    for name in categories:
+        members = names == name
+        shown = f"{name} (category)" if name == ALL else name
+        figures.ratio((ACCURACY, shown), members * correct, members * total, members * ties)
     return figures
 
 

@@ -1,14 +1,15 @@
 """Reward files: every reward of an evaluation, so that all figures can be computed again without a model.
 
-Read: our own parquet (columns set, id, rewards), jsonl records {"id", "rewards"} with an optional "set", and
-the output dumps of JudgeBench's authors. `set` is the benchmark's name, or HELD_OUT. Of a comparison that the model
-could not read our own files hold an empty list.
+Read: our own parquet (columns set, id, text, rewards), jsonl records {"id", "rewards"} with an optional "set", and
+the output dumps of JudgeBench's authors. `set` is the benchmark's name, or HELD_OUT, and `text` a hash of what was
+scored. Of a comparison that the model could not read our own files hold an empty list.
 """
 
 import hashlib
 import json
+import re
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from skyrm_jax.comparison import Comparison
+from skyrm_jax.comparison import Comparison, number
 from skyrm_jax.errors import UserError
 from skyrm_jax.eval.benchmarks import judgebench
 from skyrm_jax.report.files import whole
@@ -25,7 +26,11 @@ from skyrm_jax.report.files import whole
 HELD_OUT = "held-out"
 MADE = b"skyrm_jax"
 """The key, in the metadata of a file, of what made it."""
-SCHEMA = pa.schema([("set", pa.string()), ("id", pa.string()), ("rewards", pa.list_(pa.float64()))])
+SCHEMA = pa.schema(
+    [("set", pa.string()), ("id", pa.string()), ("text", pa.string()), ("rewards", pa.list_(pa.float64()))]
+)
+_NUMBERED = re.compile(r"#\d+")
+"""What a comparison without an id of its own is called."""
 
 PER_SET = ("contents", "counts", "computed")
 """What a file of ours says of each set."""
@@ -34,9 +39,21 @@ Scored = Mapping[str, tuple[Sequence[Comparison], Sequence[np.ndarray]]]
 
 
 def keys(comparisons: Sequence[Comparison]) -> list[str]:
-    """What a comparison is called in a reward file: its id, or #index where it has none or shares it."""
+    """What a comparison is called in a reward file: its id, or #index where it has none, shares it, or it looks like one."""
     uses = Counter(c.id for c in comparisons)
-    return [c.id if c.id and uses[c.id] == 1 else f"#{i}" for i, c in enumerate(comparisons)]
+    return [
+        c.id if c.id and uses[c.id] == 1 and not _NUMBERED.fullmatch(c.id) else f"#{i}"
+        for i, c in enumerate(comparisons)
+    ]
+
+
+def text_hash(comparison: Comparison) -> str | None:
+    """A hash of all that a model reads of a comparison, whatever its labels and names; None without text, as in a store."""
+    if not all(comparison.responses):
+        return None
+    turns = [comparison.prompt, *comparison.responses]
+    said = [[[message.role, message.content] for message in turn] for turn in turns]
+    return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:32]
 
 
 def write(path: Path, scored: Scored, made: Mapping[str, Any] | None = None) -> None:
@@ -46,9 +63,9 @@ def write(path: Path, scored: Scored, made: Mapping[str, Any] | None = None) -> 
     same, stay in it.
     """
     rows = [
-        {"set": name, "id": key, "rewards": np.asarray(reward, np.float64).tolist()}
+        {"set": name, "id": key, "text": text_hash(one), "rewards": np.asarray(reward, np.float64).tolist()}
         for name, (comparisons, rewards) in scored.items()
-        for key, reward in zip(keys(comparisons), rewards, strict=True)
+        for key, one, reward in zip(keys(comparisons), comparisons, rewards, strict=True)
     ]
     before = provenance(path)
     if made is not None and before is not None and before.origin == plain(made["origin"]):
@@ -62,22 +79,27 @@ def write(path: Path, scored: Scored, made: Mapping[str, Any] | None = None) -> 
         pq.write_table(pa.Table.from_pylist(rows, schema=schema), temporary)
 
 
-def require_room(path: Path, origin: Mapping[str, Any], names: Collection[str]) -> None:
-    """Raises UserError if writing the sets `names`, made by `origin`, would lose others that the file at `path` holds."""
-    before = provenance(path)
-    if not path.is_file() or (before is not None and before.origin == plain(origin)):
+def require_room(path: Path, origin: Mapping[str, Any], contents: Mapping[str, str]) -> None:
+    """Raises UserError if writing rewards made by `origin`, of sets with these hashes of their contents, would lose some
+    that the file at `path` holds: those of another model, or of other comparisons of a set."""
+    if not path.is_file():
         return
     try:
-        held = set(pq.read_table(path, columns=["set"])["set"].to_pylist())
+        held = sorted(set(pq.read_table(path, columns=["set"])["set"].to_pylist()))
     except (pa.ArrowException, OSError, KeyError):
         return  # nothing that could be read
-    if lost := sorted(held - set(names)):
-        differ = (
-            [n for n in {**before.origin, **origin} if before.origin.get(n) != plain(origin).get(n)] if before else []
-        )
-        because = f"its {', '.join(differ)} differ" if differ else "it does not say what"
+    before, now = provenance(path), plain(origin)
+    if before is None:
+        lost, because = held, "something else made (it does not say what)"
+    elif before.origin != now:
+        differ = [name for name in {**before.origin, **now} if before.origin.get(name) != now.get(name)]
+        lost, because = held, f"something else made (its {', '.join(differ)} differ)"
+    else:
+        lost = [name for name in held if name in contents and before.contents.get(name) != contents[name]]
+        because = "are of other data"
+    if lost:
         raise UserError(
-            f"{path}: holds rewards of {', '.join(lost)} that something else made ({because}) and that would be lost: "
+            f"{path}: holds rewards of {', '.join(lost)} that {because} and that would be lost: "
             "give another --out, or move the file away"
         )
 
@@ -121,6 +143,15 @@ def provenance(path: Path) -> Written | None:
         return None
 
 
+@dataclass(frozen=True)
+class _Found:
+    """The rewards of a record, f64[K] if they are as they should be, and a hash of the text that they are of, if known."""
+
+    where: str
+    rewards: np.ndarray
+    text: str | None
+
+
 class RewardFile:
     """Rewards by set and id, from a file of any accepted form."""
 
@@ -131,27 +162,34 @@ class RewardFile:
             raise UserError(f"--from-rewards {path}: no such file")
         self.written = provenance(path) if path.suffix == ".parquet" else None
         """What made them, where the file says so."""
-        self._rewards: dict[tuple[str | None, str], tuple[str, np.ndarray]] = {}
+        self._rewards: dict[tuple[str | None, str], _Found] = {}
         for where, record in _records(path):
             self._add(where, record)
         if not self._rewards:
             raise UserError(f"{path}: the file holds no rewards")
 
     def _add(self, where: str, record: Mapping[str, Any]) -> None:
-        key: tuple[str | None, str]
+        of: Any
         if "judgments" in record and "pair_id" in record:
-            key, values = ("judgebench", record["pair_id"]), judgebench.published_rewards(record, where)
+            of, name, values = "judgebench", record["pair_id"], judgebench.published_rewards(record, where)
         elif "id" in record and "rewards" in record:
-            key, values = (record.get("set"), str(record["id"])), record["rewards"]
+            of, name, values = record.get("set"), record["id"], record["rewards"]
         else:
             raise UserError(f"{where}: a record needs the fields id and rewards; it has {', '.join(record)}")
+        if not isinstance(name, str | int) or isinstance(name, bool):
+            raise UserError(f"{where}: the id must be text or a whole number, not {name!r:.80}")
+        if of is not None and not isinstance(of, str):
+            raise UserError(f"{where}: field set must be the name of a benchmark, or {HELD_OUT}, not {of!r:.80}")
+        if not isinstance(values, list) or not all(value is None or number(value) for value in values):
+            raise UserError(f"{where}: field rewards must be a list of numbers, not {values!r:.80}")
         try:
             rewards = np.array(values, np.float64)
-        except (TypeError, ValueError):
-            raise UserError(f"{where}: field rewards must be a list of numbers, not {values!r}") from None
+        except OverflowError:
+            raise UserError(f"{where}: field rewards holds a number too large: {values!r:.80}") from None
+        key = of, str(name)
         if key in self._rewards:
             raise UserError(f"{where}: id {key[1]!r} occurs twice: remove one of the two")
-        self._rewards[key] = where, rewards
+        self._rewards[key] = _Found(where, rewards, record.get("text") if self.written is not None else None)
 
     @property
     def origin(self) -> dict[str, Any]:
@@ -178,10 +216,14 @@ class RewardFile:
     def of(self, name: str, comparisons: Sequence[Comparison]) -> list[np.ndarray]:
         """The rewards of the comparisons of set `name`, in order.
 
-        Raises UserError if any is missing or not finite, and, naming file and line, if they are more or fewer than the
-        responses; only of comparisons that the model could not read are there none.
+        Raises UserError if any is missing or not finite, and, naming file and line, if they are of another text or more
+        or fewer than the responses; only of comparisons that the model could not read are there none.
         """
         names = keys(comparisons)
+        for key in names:
+            if (name, key) in self._rewards and (None, key) in self._rewards:
+                where = self._rewards[None, key].where
+                raise UserError(f"{where}: id {key!r} occurs twice, once with a set: remove one of the two")
         found = [self._rewards.get((name, key), self._rewards.get((None, key))) for key in names]
         missing = [key for key, rewards in zip(names, found, strict=True) if rewards is None]
         if missing:
@@ -191,15 +233,20 @@ class RewardFile:
                 f"{', '.join(key for _, key in list(self._rewards)[:3])}. rewards.parquet of --baseline length has all ids"
             )
         return [
-            self._checked(key, comparison, *one, name == HELD_OUT or self.written is not None)
+            self._checked(key, comparison, one, name == HELD_OUT or self.written is not None)
             for key, comparison, one in zip(names, comparisons, found, strict=True)
             if one is not None
         ]
 
     @staticmethod
-    def _checked(key: str, comparison: Comparison, where: str, rewards: np.ndarray, may_be_unread: bool) -> np.ndarray:
+    def _checked(key: str, comparison: Comparison, found: "_Found", may_be_unread: bool) -> np.ndarray:
         """The rewards. Raises UserError as `of` does."""
-        count = len(comparison.responses)
+        count, where, rewards = len(comparison.responses), found.where, found.rewards
+        if found.text is not None and text_hash(comparison) not in (None, found.text):
+            raise UserError(
+                f"{where}: the rewards of {key!r} are of another text than the comparison of that name has here: "
+                "give the data that was scored, or score this"
+            )
         if may_be_unread and rewards.shape == (0,):
             return rewards
         if rewards.shape != (count,):
@@ -222,14 +269,14 @@ def _records(path: Path) -> list[tuple[str, Mapping[str, Any]]]:
             raise UserError(f"{path}: not a readable parquet file ({error})") from None
         return [(f"{path}, row {i}", row) for i, row in enumerate(rows)]
     out: list[tuple[str, Mapping[str, Any]]] = []
-    for number, line in enumerate(path.read_bytes().splitlines(), 1):
-        if not line.strip():
+    for line, raw in enumerate(path.read_bytes().splitlines(), 1):
+        if not raw.strip():
             continue
         try:
-            record = json.loads(line)
-        except ValueError as error:
-            raise UserError(f"{path}, line {number}: not JSON in UTF-8 ({error})") from None
+            record = json.loads(raw)
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{path}, line {line}: not JSON in UTF-8 ({error})") from None
         if not isinstance(record, dict):
-            raise UserError(f"{path}, line {number}: a record must be a JSON object")
-        out.append((f"{path}, line {number}", record))
+            raise UserError(f"{path}, line {line}: a record must be a JSON object")
+        out.append((f"{path}, line {line}", record))
     return out

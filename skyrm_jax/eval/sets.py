@@ -14,7 +14,7 @@ from rich.console import Console
 from skyrm_jax import distributed
 from skyrm_jax.chat import Tree
 from skyrm_jax.comparison import Comparison
-from skyrm_jax.data.quarantine import Quarantine
+from skyrm_jax.data.quarantine import Quarantine, entries
 from skyrm_jax.data.sources import read_located
 from skyrm_jax.errors import RecordError, UserError
 from skyrm_jax.eval.benchmarks import BENCHMARKS
@@ -173,14 +173,15 @@ class Files(EvalSet):
         refused = [self._records[i] for i, reward in enumerate(rewards) if not reward.size]
         readable([scorer], refused, self._quarantine)
 
-    def refuse(self, rewards: Sequence[np.ndarray]) -> None:
-        """Quarantines the records that the model could not read when the rewards were made."""
+    def refuse(self, rewards: Sequence[np.ndarray], told: Path) -> None:
+        """Quarantines the records that the model could not read when the rewards were made, with the reasons that the
+        file `told` of that run gives, if it is there."""
+        reasons = entries(told)
+        unknown = RecordError("record", "was refused by the model", "see the quarantine of the run that scored it")
         for record, reward in zip(self._records, rewards, strict=True):
             if not reward.size:
-                error = RecordError(
-                    "record", "was refused by the model", "see the quarantine of the run that scored it"
-                )
-                self._quarantine.add(record.file, record.line, error, record.raw)
+                reason = reasons.get((record.file, record.line), unknown)
+                self._quarantine.add(record.file, record.line, reason, record.raw)
         self._quarantine.check()
 
     def usable(self, rewards: Sequence[np.ndarray]) -> tuple[list[Comparison], list[np.ndarray]]:
@@ -218,6 +219,10 @@ def score_set(one: EvalSet, scorer: "TreeScorer", journal: Journal, console: Con
         int(done < total or not scorer.pinned or not all(reward.size for reward in found.rewards))
     ):
         one.read(scorer, console)
+    # So that the rest is packed as it would have been without a stop, in every process.
+    batches = distributed.all_from_writer([n for batch in found.computed.get("batches", ()) for n in batch])
+    if batches:
+        scorer.go_on(list(zip(batches[::2], batches[1::2], strict=True)))
     if distributed.is_writer():
         one.resume(scorer, found.rewards)
     else:
@@ -230,6 +235,7 @@ def score_set(one: EvalSet, scorer: "TreeScorer", journal: Journal, console: Con
         for start in range(done, total, WINDOW):
             before = Counter(scorer.counts)
             window = one.score(scorer, start, min(start + WINDOW, total), advance)
+            require_finite(one, scorer, start, window)
             counted = {name: value - before[name] for name, value in scorer.counts.items()}
             computed = {name: value for name, value in scorer.manifest.items() if name in COMPUTED}
             if distributed.is_writer():
@@ -237,6 +243,18 @@ def score_set(one: EvalSet, scorer: "TreeScorer", journal: Journal, console: Con
             found.add(window, counted, computed)
     found.counts = Counter({name: found.counts[name] for name in scorer.counts})
     return found
+
+
+def require_finite(one: EvalSet, scorer: "TreeScorer", start: int, rewards: Sequence[np.ndarray]) -> None:
+    """Raises UserError, naming the first, if rewards from the comparison `start` on are no finite numbers: before they are
+    kept, and before hours of more like them."""
+    for i, reward in enumerate(rewards, start):
+        if not np.isfinite(reward).all():
+            model = scorer.manifest.get("checkpoint") or scorer.manifest.get("endpoint")
+            raise UserError(
+                f"{one.name}: comparison {keys(one.comparisons)[i]!r} has a reward from {model} that is not a finite number "
+                f"({reward.tolist()}): the model is broken, and no figure is computed from it; try another checkpoint"
+            )
 
 
 def require_same(one: EvalSet, scorer: "TreeScorer", rewards: Sequence[np.ndarray]) -> None:

@@ -20,11 +20,15 @@ def estimate(rule: Rule, n: int) -> np.ndarray:
 
 
 def bootstrap(rule: Rule, n: int, seed: int = 0, replicates: int = REPLICATES) -> tuple[np.ndarray, np.ndarray]:
-    """95 % percentile intervals (low f64[M], high f64[M]) of the figures of `rule`.
+    """95 % percentile intervals (low f64[M], high f64[M]) of the figures of `rule`, as `drawn` and `interval` say."""
+    return interval(drawn(rule, n, seed, replicates))
+
+
+def drawn(rule: Rule, n: int, seed: int = 0, replicates: int = REPLICATES) -> np.ndarray:
+    """f64[replicates, M]: the figures of `rule` in every replicate.
 
     Comparisons are drawn with replacement (never pairs within one, which depend on each other). The draw
-    depends only on n and seed, so all figures of a report share their replicates. A figure undefined in some
-    replicate (a category that was not drawn) uses the others; undefined everywhere, its interval is NaN.
+    depends only on n and seed, so all figures of a report share their replicates.
     """
     if n == 0:
         raise ValueError("no comparison to draw from")
@@ -33,9 +37,17 @@ def bootstrap(rule: Rule, n: int, seed: int = 0, replicates: int = REPLICATES) -
     blocks = []
     for start in range(0, replicates, chunk):
         rows = min(chunk, replicates - start)
-        drawn = rng.integers(0, n, size=(rows, n)) + n * np.arange(rows)[:, None]
-        blocks.append(rule(np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n).astype(np.float64)))
-    figures = np.concatenate(blocks)
+        chosen = rng.integers(0, n, size=(rows, n)) + n * np.arange(rows)[:, None]
+        blocks.append(rule(np.bincount(chosen.ravel(), minlength=rows * n).reshape(rows, n).astype(np.float64)))
+    return np.concatenate(blocks)
+
+
+def interval(figures: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """95 % percentile intervals (low f64[M], high f64[M]) of replicates f64[R, M].
+
+    A figure undefined in some replicate (a category that was not drawn) uses the others; undefined everywhere, its
+    interval is NaN.
+    """
     low, high = np.full(figures.shape[1], np.nan), np.full(figures.shape[1], np.nan)
     for m in np.flatnonzero(np.isfinite(figures).any(axis=0)):
         defined = figures[np.isfinite(figures[:, m]), m]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from skyrm_jax.eval.figures import Figure, Key, Result
-from skyrm_jax.eval.statistics import bootstrap, estimate, ratio, summed
+from skyrm_jax.eval.statistics import drawn, estimate, interval, ratio, summed
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,8 @@ class Table:
         """All figures that rest on a comparison, in the order in which they were described."""
         keys = list(self._rows)
         values = 100.0 * estimate(self._figures, self._units)
-        low, high = (100.0 * bound for bound in bootstrap(self._figures, self._units))
+        replicates = 100.0 * drawn(self._figures, self._units)
+        low, high = interval(replicates)
         result = Result(sections={}, headline=headline)
         for m, key in enumerate(keys):
             if not np.isfinite(values[m]):
@@ -124,22 +125,28 @@ class Table:
             )
         if headline is not None and headline[1] not in result.sections.get(headline[0], {}):
             result.headline = None
+        elif headline is not None:
+            result.drawn = replicates[:, keys.index(headline)]
         return result
 
     def less(self, other: "Table") -> dict[str, dict[str, Difference]]:
         """Each figure less that of the other table, which describes the same figures of the same comparisons."""
+        return self.drawn_less(other)[0]
+
+    def drawn_less(self, other: "Table") -> tuple[dict[str, dict[str, Difference]], dict[Key, np.ndarray]]:
+        """`less`, and each difference in every replicate, in points."""
         if list(self._rows) != list(other._rows) or not np.array_equal(self._unit, other._unit):
             raise ValueError("the tables describe different figures")
 
         def rule(counts: np.ndarray) -> np.ndarray:
             return self._figures(counts) - other._figures(counts)
 
-        values, (low, high) = estimate(rule, self._units), bootstrap(rule, self._units)
+        values, replicates = 100.0 * estimate(rule, self._units), 100.0 * drawn(rule, self._units)
         differences: dict[str, dict[str, Difference]] = {}
-        for (section, name), *numbers in zip(self._rows, values, low, high, strict=True):
+        for (section, name), *numbers in zip(self._rows, values, *interval(replicates), strict=True):
             if np.isfinite(numbers[0]):
-                differences.setdefault(section, {})[name] = Difference(*(100.0 * float(x) for x in numbers))
-        return differences
+                differences.setdefault(section, {})[name] = Difference(*map(float, numbers))
+        return differences, dict(zip(self._rows, replicates.T, strict=True))
 
     def _new(self, key: Key) -> Key:
         if key in self._rows:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from skyrm_jax.report.eval_runs import Figure, Run, between, sets_of, title_of
 from skyrm_jax.report.eval_section import strip
+from skyrm_jax.report.tables import over
 
 Parts = Mapping[str, Mapping[str, Figure]]
 """Section -> name -> difference."""
@@ -35,12 +36,14 @@ class Against:
     Attributes:
         headlines: one row for each set that has one.
         sets: title of the set -> title of the table -> rows.
+        parts: of which sets only a part could be compared, and how much of it.
         clear, total: how many of all intervals exclude 0.
     """
 
     other: str
     headlines: list[Difference]
     sets: dict[str, dict[str, list[Difference]]]
+    parts: list[str]
     clear: int
     total: int
 
@@ -52,6 +55,8 @@ def differences(mine: Run) -> list[Against]:
 
 def against(mine: Run, other: str, sets: Mapping[str, Parts]) -> Against:
     """The differences of those figures that the run's own tables show."""
+    counts = {name: (one["comparisons"], one["of"]) for name, one in _compared(mine, other).items()}
+    parts = {name: over(n, of) for name, (n, of) in counts.items() if n < of}
     heads: dict[str, Figure] = {}
     tables: dict[str, dict[str, list[Difference]]] = {}
     for name in sets_of([mine]):
@@ -71,18 +76,27 @@ def against(mine: Run, other: str, sets: Mapping[str, Parts]) -> Against:
             part: [difference(key, one, reach, headline=(part, key) == (section, figure)) for key, one in kept.items()]
             for part, kept in shown.items()
         }
-    reach = reach_of(heads.values())
+    mean = (mine.data.get("mean_less") or {}).get(other)
+    reach = reach_of([*heads.values(), *([mean] if mean else [])])
     rows = [row for parts in tables.values() for table in parts.values() for row in table]
     return Against(
         other,
         [
-            difference(title_of(name, [mine]), one, reach, partial=bool(mine.partial(name)))
+            difference(title_of(name, [mine]), one, reach, partial=bool(mine.partial(name)) or name in parts)
             for name, one in heads.items()
-        ],
+        ]
+        + ([difference("Mean of seven", mean, reach, headline=True)] if mean else []),
         tables,
+        [f"{title_of(name, [mine])}: {said}" for name, said in parts.items()],
         sum(bool(row.verdict) for row in rows),
         len(rows),
     )
+
+
+def _compared(mine: Run, other: str) -> Mapping[str, Mapping[str, int]]:
+    """Over how many comparisons of each set; empty where an older version wrote the file."""
+    found: Mapping[str, Mapping[str, int]] = (mine.data.get("compared") or {}).get(other, {})
+    return found
 
 
 def reach_of(figures: Iterable[Figure]) -> float:
@@ -97,7 +111,7 @@ def difference(name: str, of: Figure, reach: float, headline: bool = False, part
     return Difference(
         name,
         f"{of['value']:+.2f}",
-        f"{of['low']:+.1f} to {of['high']:+.1f}" if known else "",
+        f"{of['low']:+.2f} to {of['high']:+.2f}" if known else "",  # the digits that the verdict rests on
         strip(of, -reach, reach),
         verdict,
         headline,

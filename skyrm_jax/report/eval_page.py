@@ -15,7 +15,7 @@ from skyrm_jax.eval.rewards import HELD_OUT
 from skyrm_jax.report.eval_differences import differences
 from skyrm_jax.report.eval_page_template import TEMPLATE
 from skyrm_jax.report.eval_plots import FAMILIES, size_plot
-from skyrm_jax.report.eval_runs import Run, between, number, runs_of, sets_of, short, title_of
+from skyrm_jax.report.eval_runs import Run, between, number, runs_of, sets_of, short, spanning, title_of
 from skyrm_jax.report.eval_section import section
 from skyrm_jax.report.files import whole
 from skyrm_jax.report.page_style import flat
@@ -69,7 +69,8 @@ def eval_page(path: Path, runs: Sequence[Mapping[str, Any]]) -> None:
         manifests=[(run, facts(run)) for run in known],
     )
     with whole(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        # A path in the command need not be UTF-8.
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def warnings(run: Run) -> list[tuple[str, str]]:
@@ -118,7 +119,7 @@ def cells(run: Run, runs: Sequence[Run], sets: Sequence[str]) -> list[Cell]:
     row = []
     if any(name in BENCHMARKS for name in sets):
         row = [_cell(run, runs[0], name) for name in BENCHMARKS]
-        row.append(Cell(number(run.average)))
+        row.append(Cell(number(run.average), spanning(run.average_interval)))
     if HELD_OUT in sets:
         row.append(_cell(run, runs[0], HELD_OUT))
     return row
@@ -140,7 +141,9 @@ def sizes(runs: Sequence[Run]) -> list[tuple[str, Markup]]:
     for column in (AVERAGE, *COLUMNS):
         points = []
         for run in runs:
-            figure = {"value": run.average} if column == AVERAGE else run.headline(OF_COLUMN[column])
+            low, high = run.average_interval or (None, None)
+            mean = {"value": run.average, "low": low, "high": high}
+            figure = mean if column == AVERAGE else run.headline(OF_COLUMN[column])
             shown = run.average if column == AVERAGE else run.comparable(OF_COLUMN[column])
             if run.billions is not None and figure is not None and shown is not None:
                 points.append((run.mark, run.billions, figure))
@@ -160,12 +163,13 @@ class Correlations:
 
 
 def correlations(runs: Sequence[Run]) -> Correlations:
-    """Over the published models that have all figures, and the runs that have."""
+    """Over the published models that have all figures, and the runs that have; a trivial rule, far below all models, would
+    make everything correlate."""
     published = [row[: len(COLUMNS)] for row in complete().values()]
     ours = []
     for run in runs:
         values = [run.comparable(name) for name in BENCHMARKS]
-        if None not in values:
+        if None not in values and not run.rewards.get("baseline"):
             ours.append(tuple(value for value in values if value is not None))
     r = np.corrcoef(np.array([*published, *ours]).T)
     return Correlations(len(published), len(ours), list(zip(COLUMNS, r.tolist(), strict=True)))

@@ -199,7 +199,7 @@ parameters.</p>
 </tbody></table></div>
 <p class="soft">Pearson's, over the {{ correlations.published }} published models that have all seven figures
 {%- if correlations.runs %} and {{ correlations.runs }} evaluation{{ "" if correlations.runs == 1 else "s" }} of this
-page{% endif %}: how well one benchmark's ranking of models tells another's.</p>
+page{% endif %}: how well a model's figure on one benchmark tells that on another. Trivial rules are left out.</p>
 </section>
 {%- endif %}
 
@@ -311,13 +311,16 @@ the style of the column. Above the diagonal the wrong one is the more elaborate 
 {%- if differences %}
 <h2 id="differences">Differences from other evaluations</h2>
 <p class="soft">This evaluation less the other one, in points, over the comparisons that both could score. Both are drawn
-together (paired), so the intervals are narrower than those of the two figures suggest. <span class="clear">▲ higher</span> and
+together (paired), which the intervals of the two figures by themselves cannot tell. <span class="clear">▲ higher</span> and
 <span class="clear">▼ lower</span> mark intervals that exclude 0.</p>
 {%- for one in differences %}
 <section class="card against"><h3>{{ title }} less {{ one.other }}</h3>
 {%- if one.headlines %}
 {{ compared(one.headlines) }}
 {%- endif %}
+{%- for line in one.parts %}
+<p class="soft">{{ line }}.</p>
+{%- endfor %}
 <p class="soft">{{ one.clear }} of all {{ one.total }} intervals exclude 0; if nothing differed, about
 {{ "%.0f" | format(0.05 * one.total) }} would by chance.</p>
 {%- for name, tables in one.sets.items() %}

@@ -57,12 +57,16 @@ def curve_plot(curves: Curves, name: str, label: str) -> Markup:
     (first, shown), *others = curves
 
     def plot(axes: Axes) -> None:
-        dots = "o" if len(shown["n"]) <= 12 else None
+        every = -(-len(shown["n"]) // 12)  # N have a marker, by which alone runs of one colour differ
         axes.plot(shown["n"], shown["oracle"], color=BLACK, linestyle="--", linewidth=1.5, label="oracle")
         axes.fill_between(shown["n"], shown["low"], shown["high"], color=first.color, alpha=0.2, linewidth=0)
         for mark, curve in others:
-            axes.plot(curve["n"], curve["reward"], color=mark.color, linewidth=1.5, marker=dots and mark.marker, ms=4)
-        axes.plot(shown["n"], shown["reward"], color=first.color, marker=dots, markersize=4, label="highest reward")
+            axes.plot(
+                curve["n"], curve["reward"], color=mark.color, linewidth=1.5, marker=mark.marker, ms=4, markevery=every
+            )
+        axes.plot(
+            shown["n"], shown["reward"], color=first.color, marker="o", ms=4, markevery=every, label="highest reward"
+        )
         axes.plot(shown["n"], shown["random"], color=GREY, linestyle=":", linewidth=1.5, label="random")
         axes.set_xlabel("up to N responses to pick from")
         axes.set_ylabel("picked a right one, %")

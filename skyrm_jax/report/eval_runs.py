@@ -81,6 +81,12 @@ class Run:
         value = self.data.get("average")
         return None if value is None or any(self.comparable(name) is None for name in BENCHMARKS) else float(value)
 
+    @property
+    def average_interval(self) -> Sequence[float] | None:
+        """That of the average; None where there is none, or an older version wrote the file."""
+        found: Sequence[float] | None = self.data.get("average_interval")
+        return None if self.average is None else found
+
     def facts(self, name: str) -> Mapping[str, Any]:
         """What its manifest says of a set."""
         found: Mapping[str, Any] = (self.manifest.get("sets") or {}).get(name) or {}

@@ -138,14 +138,15 @@ def matrices(result: Mapping[str, Any]) -> dict[str, list[tuple[str, list[tuple[
 
 
 def row(name: str, figure: Figure, headline: bool = False) -> Row:
-    """A figure as a row of a table whose scale is 0 to 100."""
+    """A figure as a row of a table whose scale is 0 to 100; one that may be below or above has no place on it."""
+    on_scale = all(0.0 <= figure[key] <= 100.0 for key in ("low", "value", "high") if figure.get(key) is not None)
     total, correct, ties = figure.get("total"), figure.get("correct"), figure.get("ties")
     right = "" if correct is None else f"{round(correct, 2):,} "
     return Row(
         name,
         number(figure["value"], 2),
         between(figure),
-        strip(figure, 0.0, 100.0),
+        strip(figure, 0.0, 100.0) if on_scale else None,
         "" if total is None else f"{right}of {total:,}",
         "" if ties is None else f"{ties:,}",
         headline,

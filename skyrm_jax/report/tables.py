@@ -1,7 +1,7 @@
 """Terminal tables of figures, with intervals, counts and ties beside every number."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
@@ -11,6 +11,9 @@ from rich.table import Table
 from skyrm_jax.eval.curves import Curve
 from skyrm_jax.eval.figures import Result
 from skyrm_jax.eval.table import Difference
+
+if TYPE_CHECKING:
+    from skyrm_jax.eval.against import Compared
 
 
 def print_result(console: Console, title: str, result: Result) -> None:
@@ -47,7 +50,7 @@ def print_overview(
     name: str,
     titles: Mapping[str, str],
     results: Mapping[str, Result],
-    average: float | None,
+    mean: tuple[float, float, float] | None,
     absent: Sequence[str],
 ) -> None:
     """Prints the headline of every benchmark and their mean.
@@ -55,7 +58,7 @@ def print_overview(
     Args:
         name: of the model.
         titles: benchmark -> its title, in the order of the table.
-        average: the mean of all headlines; None if one is missing or partial.
+        mean: that of all headlines, with its interval; None if one is missing or partial.
         absent: benchmarks that were asked for and not found.
     """
     table = _table(f"{name}: headlines")
@@ -75,8 +78,9 @@ def print_overview(
         table.add_row(
             title, f"{figure.value:.2f}", interval, ties, f"{figure.total:,}", "PARTIAL" if result.partial else ""
         )
-    if average is not None:
-        table.add_row("Mean of seven", f"{average:.2f}", "", "", "", "", style="bold")
+    if mean is not None:
+        value, low, high = mean
+        table.add_row("Mean of seven", f"{value:.2f}", f"{low:.1f} to {high:.1f}", "", "", "", style="bold")
     else:
         table.add_row("Mean of seven", "", "", "", "", "needs all seven, whole")
     console.print(table)
@@ -86,22 +90,38 @@ def print_overview(
 def print_differences(
     console: Console,
     title: str,
-    differences: Mapping[str, Mapping[str, Mapping[str, Difference]]],
+    compared: Mapping[str, "Compared"],
     results: Mapping[str, Result],
+    mean: Difference | None = None,
 ) -> None:
-    """Prints the differences of the headline section of every set; those whose interval excludes 0 in bold."""
+    """Prints the differences of the headline section of every set, those whose interval excludes 0 in bold, and over how
+    much of it they are where one of the models could not read all. `mean` is the difference of the means of seven."""
     table = _table(title)
     for column in ("set", "figure"):
         table.add_column(column)
     for column in ("points", "paired 95 % interval"):
         table.add_column(column, justify="right")
-    for name, sections in differences.items():
-        headline = results[name].headline
+
+    def add(name: str, figure: str, d: Difference) -> None:
+        style = "bold" if d.low > 0 or d.high < 0 else ""
+        table.add_row(name, escape(figure), f"{d.value:+.2f}", f"{d.low:+.2f} to {d.high:+.2f}", style=style)
+
+    for name, one in compared.items():
+        headline, sections = results[name].headline, one.differences
         for figure, d in sections.get(headline[0] if headline else next(iter(sections), ""), {}).items():
-            style = "bold" if d.low > 0 or d.high < 0 else ""
-            table.add_row(name, escape(figure), f"{d.value:+.2f}", f"{d.low:+.2f} to {d.high:+.2f}", style=style)
+            add(name, figure, d)
+    if mean is not None:
+        add("all seven", "Mean of seven", mean)
     console.print(table)
+    for name, one in compared.items():
+        if one.comparisons < one.of:
+            console.print(f"{name}: {over(one.comparisons, one.of)}", markup=False, highlight=False, soft_wrap=True)
     console.print()
+
+
+def over(comparisons: int, of: int) -> str:
+    """What differences over a part of a set say of it."""
+    return f"over the {comparisons:,} of {of:,} comparisons that both models could read"
 
 
 def print_curve(console: Console, curve: Curve) -> None:

@@ -47,9 +47,9 @@ class FakeClassify:
         self.failures: list[int | str] = []
         self.replies: list[Any] = []
         self.edit: Callable[[Any], Any] = lambda answer: answer
-        self.obeys, self.cuts, self.context = True, False, 10**9
+        self.obeys, self.cuts, self.takes_ids, self.context = True, False, True, 10**9
         self.key: str | None = None
-        self.models = [{"id": "judge", "owned_by": form, "created": 0, "max_model_len": 4096}]
+        self.models = [{"id": "judge", "owned_by": form, "created": 0, "max_model_len": 16384}]
         self.info: dict[str, Any] = {}
         self.retry_after: str | None = None
         self.seconds = 0.0
@@ -163,6 +163,9 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(failure, {"object": "error", "message": f"out of luck {failure}"})
         elif reply is not None:
             self._send(200, reply)
+        elif not fake.takes_ids:
+            message = "[{'type': 'string_type', 'loc': ('body', 'input', 0), 'msg': 'Input should be a valid string'}]"
+            self._send(400, {"error": {"message": message, "type": "Bad Request", "code": 400}})
         elif (answer := fake.classify(body)) is None:
             message = f"The input is longer than the model's context length ({fake.context} tokens)."
             self._send(400, {"error": {"message": message, "code": 400}})

@@ -165,9 +165,9 @@ def test_the_manifest_names_server_and_inputs_and_no_secret(
                 "weight_version": "default",
                 "version": "0.5.9",
                 "dtype": "bfloat16",
-                "max_model_len": 4096,
+                "max_model_len": 16384,
             },
-            "vllm": {"version": "0.15.0", "max_model_len": 4096},
+            "vllm": {"version": "0.15.0", "max_model_len": 16384},
         }[server.form]
     )
     assert "secret" not in json.dumps(manifest)
@@ -242,6 +242,16 @@ class TestFailures:
         server.cuts = True
         with pytest.raises(UserError, match=r"rewards of \d+ tokens where \d+ were sent: lower --max-tokens"):
             asking.score(comparisons())
+        server.models[0]["max_model_len"] = 50
+        with pytest.raises(UserError, match=r"reads 50 tokens at most, and --max-tokens is 4096: give --max-tokens 50"):
+            Endpoint(server.url, chat, max_tokens=4096)
+        Endpoint(server.url, chat, max_tokens=50)
+
+    def test_a_server_that_takes_no_token_ids(self, chat: Chat, vllm: FakeClassify) -> None:
+        asking = Endpoint(vllm.url, chat, max_tokens=4096)
+        vllm.takes_ids = False
+        with pytest.raises(UserError, match=r"valid string.*takes no token ids there, as older vLLMs do not"):
+            asking.score(comparisons(1))
 
     def test_a_server_that_does_not_answer_in_time(
         self, chat: Chat, server: FakeClassify, monkeypatch: pytest.MonkeyPatch

@@ -2,14 +2,15 @@
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from skyrm_jax import checkpoint
 from skyrm_jax.comparison import Comparison
 from skyrm_jax.errors import RecordError, UserError
 from skyrm_jax.eval import cli, options, scoring
@@ -35,6 +36,10 @@ class LengthScorer:
             "batches": [(8, 512)],
         }
         self.counts = {"comparisons": 0, "truncated": 0}
+        self.went_on: list[Any] = []
+
+    def go_on(self, batches: Any) -> None:
+        self.went_on += batches
 
     def trees(self, comparisons: list[Comparison]) -> list[Any]:
         """The comparisons themselves stand for their trees; a template refuses the word `refused`."""
@@ -54,8 +59,8 @@ class LengthScorer:
 def scorer(monkeypatch: pytest.MonkeyPatch) -> LengthScorer:
     made = LengthScorer()
     monkeypatch.setattr(scoring, "load_scorer", lambda *args: made)
-    monkeypatch.setattr(scoring, "origin", lambda scorer: {**scorer.manifest, **scorer.counts})
-    monkeypatch.setattr(checkpoint, "digest", lambda source: f"hash of {source}")
+    hashed = {"checkpoint_sha256": "hash of x"}
+    monkeypatch.setattr(scoring, "origin", lambda scorer: {**scorer.manifest, **scorer.counts, **hashed})
     return made
 
 
@@ -131,6 +136,9 @@ def test_bad_records_are_put_aside_and_counted(tmp_path: Path) -> None:
     results = json.loads((tmp_path / "out/results.json").read_text())
     assert results["manifest"]["sets"]["held-out"]["bad_records"] == 1
     assert '"line": 4' in (tmp_path / "out/held-out.quarantine.jsonl").read_text()
+    held_out(tmp_path / "h.jsonl")  # mended, and otherwise the same
+    cli.main(arguments)
+    assert not list((tmp_path / "out").glob("*quarantine*"))
 
 
 def test_what_the_model_cannot_read_is_put_aside_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,8 +159,20 @@ def test_what_the_model_cannot_read_is_put_aside_and_counted(tmp_path: Path, mon
         assert (facts["comparisons"], facts["bad_records"]) == (3, 1)
         figure = results["results"]["held-out"]["sections"]["Pair accuracy"]["All pairs"]
         assert (figure["correct"], figure["ties"], figure["total"]) == (2, 1, 4)
-        (entry,) = (tmp_path / out / "held-out.quarantine.jsonl").read_text().splitlines()
-        assert json.loads(entry)["line"] == 1
+        (entry,) = map(json.loads, (tmp_path / out / "held-out.quarantine.jsonl").read_text().splitlines())
+        assert (entry["line"], entry["reason"]) == (1, "is refused by the chat template")  # whoever computes again
+        assert not list((tmp_path / out).glob("*unfinished*"))
+    # What is refused leaves an earlier run's bad records beside its results.
+    with pytest.raises(UserError, match="something else made"):
+        cli.main(["--baseline", "length", *sets, str(tmp_path / "out")])
+    assert json.loads((tmp_path / "out/held-out.quarantine.jsonl").read_text()) == entry
+    (tmp_path / "rewards.parquet").write_bytes((tmp_path / "out/rewards.parquet").read_bytes())
+    cli.main(["--from-rewards", str(tmp_path / "rewards.parquet"), *sets, str(tmp_path / "alone")])
+    entry = json.loads((tmp_path / "alone/held-out.quarantine.jsonl").read_text())
+    assert (entry["reason"], entry["remedy"]) == (
+        "was refused by the model",
+        "see the quarantine of the run that scored it",
+    )
 
 
 def test_nothing_but_refused_records_is_an_error(tmp_path: Path) -> None:
@@ -256,6 +276,7 @@ def test_a_killed_evaluation_goes_on_where_it_stopped(
     scorer.manifest["batches"], scorer.manifest["mesh"] = [(8, 512)], {"data": 2}
     cli.main(["--checkpoint", "x", *again])
     assert scored == ["p", "q", "q"]  # only the held-out set was left
+    assert scorer.went_on == [(4, 256)]  # and it is packed as if nothing had happened
     assert not unfinished.exists()
     got = json.loads((tmp_path / "out/results.json").read_text())
     assert got["results"] == wanted["results"]
@@ -288,12 +309,67 @@ def test_rewards_of_another_model_are_not_taken_over(
         with pytest.raises(Killed):
             cli.main(["--checkpoint", "x", *given])
     scorer.manifest["compute_dtype"] = "bfloat16"
+    with pytest.raises(UserError, match=r"rewards.parquet: .* something else made \(its compute_dtype differ\)"):
+        cli.main(["--checkpoint", "x", *given])
+    (tmp_path / "out/rewards.parquet").unlink()
     with pytest.raises(UserError, match=r"unfinished.jsonl: .* \(its compute_dtype differ\): remove the file"):
         cli.main(["--checkpoint", "x", *given])
     (tmp_path / "out" / UNFINISHED).unlink()
-    cli.main(["--checkpoint", "x", *given])  # the finished file beside it is another model's too
+    cli.main(["--checkpoint", "x", *given])
     results = json.loads((tmp_path / "out/results.json").read_text())
     assert results["results"]["held-out"]["sections"]["Pair accuracy"]["All pairs"]["correct"] == 2
+
+
+def test_a_model_that_gives_no_numbers_is_answered_at_once_and_nothing_is_kept(
+    tmp_path: Path, scorer: LengthScorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("skyrm_jax.eval.sets.WINDOW", 2)
+    given = ["--benchmarks", "judgebench", "--data", str(judgebench(tmp_path / "data")), "--out", str(tmp_path / "out")]
+
+    def broken(self: LengthScorer, comparisons: list[Comparison], progress: Any = None) -> list[np.ndarray]:
+        self.counts["comparisons"] += len(comparisons)
+        return [np.array([1.0, np.nan if c.id == "2" else 0.0], np.float32) for c in comparisons]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LengthScorer, "score", broken)
+        said = r"judgebench: comparison '2' has a reward from by length that is not a finite number \(\[1\.0, nan\]\)"
+        with pytest.raises(UserError, match=said):
+            cli.main(["--checkpoint", "x", *given])
+    assert len((tmp_path / "out" / UNFINISHED).read_text().splitlines()) == 2  # the origin, and the window before it
+    cli.main(["--checkpoint", "x", *given])
+    assert len(pq.read_table(tmp_path / "out/rewards.parquet")) == 4
+
+
+def test_a_comparison_with_another_model_says_over_how_much_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given = ["--checkpoint", "x", "--benchmarks", "judgebench", "--data", str(judgebench(tmp_path / "data")), "--out"]
+    cli.main([*given, str(tmp_path / "all")])
+    whole = pq.read_table(tmp_path / "all/rewards.parquet")
+    for name, kept in (("part", {0, 1, 2}), ("none", set())):  # of an earlier model, which could read less
+        shutil.copytree(tmp_path / "all", tmp_path / name)
+        rows = [row if i in kept else row | {"rewards": []} for i, row in enumerate(whole.to_pylist())]
+        pq.write_table(pa.Table.from_pylist(rows, schema=whole.schema), tmp_path / name / "rewards.parquet")
+    capsys.readouterr()
+    cli.main([*given, str(tmp_path / "again"), "--against", str(tmp_path / "part"), str(tmp_path / "none")])
+    part, none = json.loads((tmp_path / "again/results.json").read_text())["compared"].values()
+    assert (part, none) == ({"judgebench": {"comparisons": 3, "of": 4}}, {"judgebench": {"comparisons": 0, "of": 4}})
+    said = capsys.readouterr().out
+    assert "judgebench: over the 3 of 4 comparisons that both models could read\n" in said
+    assert "judgebench: over the 0 of 4 comparisons that both models could read\n" in said
+    page = (tmp_path / "again/report.html").read_text()
+    assert "JudgeBench: over the 3 of 4 comparisons that both models could read." in page
+
+
+def test_odd_names_end_in_figures(tmp_path: Path) -> None:
+    records = [record | {"category": "All pairs"} for record in HELD_OUT]
+    (tmp_path / "h.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    out = tmp_path / "out"
+    cli.main(["--checkpoint", "x", "--held-out", str(tmp_path / "h.jsonl"), "--out", str(out), "--name", "\udcff"])
+    accuracy = json.loads((out / "results.json").read_text())["results"]["held-out"]["sections"]["Pair accuracy"]
+    assert list(accuracy) == ["All pairs", "All pairs (category)"]
+    assert accuracy["All pairs"] == accuracy["All pairs (category)"]
+    assert "\\udcff" in (out / "report.html").read_text()
 
 
 def test_two_models_are_compared_figure_by_figure(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -410,14 +486,29 @@ def test_rewards_by_place_are_not_taken_for_those_of_other_data(tmp_path: Path) 
     cli.main(["--from-rewards", file, "--held-out", second, *again])  # elsewhere, but the same
     Path(second).write_text("".join(json.dumps(r) + "\n" for r in HELD_OUT[::-1]))
     with pytest.raises(UserError, match="its rewards of held-out are of other comparisons, and these have no ids"):
-        cli.main(["--from-rewards", file, "--held-out", second, *again])
+        cli.main(["--from-rewards", file, "--held-out", second, "--out", str(tmp_path / "other")])
 
     named = [r | {"id": f"name {i}"} for i, r in enumerate(HELD_OUT)]
     Path(first).write_text("".join(json.dumps(r) + "\n" for r in named))
     Path(second).write_text("".join(json.dumps(r) + "\n" for r in named[:0:-1]))
+    with pytest.raises(UserError, match="holds rewards of held-out that are of other data and that would be lost"):
+        cli.main(["--baseline", "length", "--held-out", first, *out])
+    out, again = ["--out", str(tmp_path / "out2")], ["--out", str(tmp_path / "again2")]
+    file = str(tmp_path / "out2/rewards.parquet")
     cli.main(["--baseline", "length", "--held-out", first, *out])
     cli.main(["--from-rewards", file, "--held-out", second, *again])  # a part, by ids
-    assert pq.read_table(tmp_path / "again/rewards.parquet")["rewards"].to_pylist() == [[4, 4], [2, 6]]
+    assert pq.read_table(tmp_path / "again2/rewards.parquet")["rewards"].to_pylist() == [[4, 4], [2, 6]]
+
+    Path(second).write_text("".join(json.dumps(r | {"prompt": "another"}) + "\n" for r in named))
+    with pytest.raises(
+        UserError, match="row 0: the rewards of 'name 0' are of another text than the comparison of that"
+    ):
+        cli.main(["--from-rewards", file, "--held-out", second, "--out", str(tmp_path / "text")])
+    relabelled = [r | {"chosen": 1, "category": "other"} for r in named]
+    Path(second).write_text("".join(json.dumps(r) + "\n" for r in relabelled))
+    cli.main(
+        ["--from-rewards", file, "--held-out", second, "--out", str(tmp_path / "labels")]
+    )  # a model reads no label
 
 
 def test_evaluating_less_loses_no_rewards(tmp_path: Path, scorer: LengthScorer) -> None:
@@ -445,15 +536,22 @@ def test_evaluating_less_loses_no_rewards(tmp_path: Path, scorer: LengthScorer) 
     ]
     path = next((tmp_path / "data").iterdir())
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:3]))
-    cli.main(["--from-rewards", str(file), *benchmark, *out])  # a part: what was counted is of the whole
-    assert "counts" not in json.loads((tmp_path / "out/results.json").read_text())["manifest"]["sets"]["judgebench"]
-    cli.main(["--checkpoint", "x", *benchmark, *out])  # so it is scored anew, and counted
-    sets = json.loads((tmp_path / "out/results.json").read_text())["manifest"]["sets"]
+    part = ["--out", str(tmp_path / "part")]
+    for maker in (["--from-rewards", str(file)], ["--checkpoint", "x"]):
+        with pytest.raises(
+            UserError, match="holds rewards of judgebench that are of other data and that would be lost"
+        ):
+            cli.main([*maker, *benchmark, *out])
+    cli.main(["--from-rewards", str(file), *benchmark, *part])  # a part: what was counted is of the whole
+    assert "counts" not in json.loads((tmp_path / "part/results.json").read_text())["manifest"]["sets"]["judgebench"]
+    cli.main(["--checkpoint", "x", *benchmark, *part])  # so it is scored anew, and counted
+    sets = json.loads((tmp_path / "part/results.json").read_text())["manifest"]["sets"]
     assert sets["judgebench"]["counts"] == {"comparisons": 3, "truncated": 1}
-    everything = held()
     for other in (["--baseline", "length"], ["--checkpoint", "x", "--dtype", "float32"]):
         scorer.manifest["compute_dtype"] = "another"
-        with pytest.raises(UserError, match=r"holds rewards of judgebench that something else made \(its .* differ\)"):
-            cli.main([*other, *own, *out])
+        for some in (own, [*benchmark, *own]):
+            with pytest.raises(
+                UserError, match=r"rewards of held-out, judgebench that something else made \(its .* differ"
+            ):
+                cli.main([*other, *some, *out])
         assert held() == everything
-    cli.main(["--baseline", "length", *benchmark, *own, *out])  # nothing that is not scored now

@@ -16,8 +16,9 @@ from skyrm_jax.eval.benchmarks import BENCHMARKS
 from skyrm_jax.eval.benchmarks.rm_bench import cell
 from skyrm_jax.eval.pairs import describe_pairs
 from skyrm_jax.eval.paper_tables import COLUMNS, FIGURES, V2, complete
+from skyrm_jax.report import eval_section
 from skyrm_jax.report.eval_page import correlations, eval_page, sizes
-from skyrm_jax.report.eval_plots import reliability_plot
+from skyrm_jax.report.eval_plots import curve_plot, reliability_plot
 from skyrm_jax.report.eval_runs import Run, mark, runs_of
 
 NASTY = "<script>alert('x')</script> & \"co\" $x_1$"
@@ -83,9 +84,9 @@ def overview(page: Page, name: str) -> list[str]:
 
 
 def test_figures_stand_with_their_intervals_beside_published_ones(tmp_path: Path) -> None:
-    page = Page(written(tmp_path, run()))
+    page = Page(written(tmp_path, run(average_interval=[63.5, 65.0])))
     cells = [f"{61.25 + i:.1f}{59.25 + i:.1f}to{62.75 + i:.1f}" for i in range(7)]
-    assert overview(page, "mine") == [*cells, "64.2"]
+    assert overview(page, "mine") == [*cells, "64.263.5to65.0"]
     for name, row in V2.items():
         assert overview(page, name.removeprefix("Skywork-Reward-V2-")) == [f"{v:.1f}" for v in row]
     for name, row in FIGURES.items():
@@ -189,7 +190,7 @@ def test_whatever_users_write_is_escaped(tmp_path: Path) -> None:
     page = Page(text)
     assert NASTY in page.headings and f"{NASTY} less {NASTY}" in page.headings
     assert f"{NASTY} (2)" in page.text  # two runs of one name can be told apart
-    assert [NASTY, "+1.00", "+0.5 to +2.0", "", "▲ higher"] in page.rows
+    assert [NASTY, "+1.00", "+0.50 to +2.00", "", "▲ higher"] in page.rows
 
 
 def test_the_page_needs_nothing_but_itself_and_follows_light_and_dark(tmp_path: Path) -> None:
@@ -287,6 +288,27 @@ def test_biases_and_calibration_in_words(tmp_path: Path) -> None:
     assert "No temperature fits" in text and "markdown" not in text
 
 
+def test_figures_off_the_scale_have_no_place_on_it() -> None:
+    on, below, above = (eval_section.row("x", {"value": v, "low": v - 1, "high": v + 1}) for v in (50.0, 0.5, 99.5))
+    assert on.strip == (49.0, 50.0, 51.0) and below.strip is above.strip is None
+    assert below.interval == "-0.5 to 1.5"
+
+
+def test_runs_of_one_colour_differ_in_curves_of_many_responses() -> None:
+    curve = {name: list(range(32)) for name in ("n", "reward", "oracle", "random", "low", "high")}
+    curves = [(mark(number), curve) for number in range(5)]  # the last has the first one's colour
+    assert mark(4).color == mark(0).color
+    with_it, without = (str(curve_plot(some, "c", "curve")).count("<use") for some in (curves, curves[:-1]))
+    assert with_it - without == 11  # of 32 points every third has a marker
+
+
+def test_trivial_rules_are_no_models_to_correlate() -> None:
+    rule = run("length")
+    rule["manifest"]["rewards"] = {"baseline": "length"}
+    models, with_rule = (correlations(runs_of(some)) for some in ([run()], [run(), rule]))
+    assert models == with_rule and models.runs == 1
+
+
 def test_points_of_the_reliability_curve_have_their_intervals() -> None:
     bins = some_pairs()["calibration"]["bins"]
     bare = [{key: value for key, value in one.items() if key != "interval"} for one in bins]
@@ -298,14 +320,19 @@ def test_differences_say_which_are_more_than_noise(tmp_path: Path) -> None:
     def differs(value: float, low: float, high: float) -> dict[str, float]:
         return {"value": value, "low": low, "high": high}
 
-    shown = {"Mean": differs(2.0, 0.5, 3.5), "A part": differs(-1.0, -3.0, 0.0), "Not shown": differs(9.0, 8.0, 10.0)}
+    shown = {"Mean": differs(2.0, 0.04, 3.5), "A part": differs(-1.0, -3.0, 0.0), "Not shown": differs(9.0, 8.0, 10.0)}
     lower = {"Mean": differs(-4.0, -6.0, -2.0)}
     data = run(against={"other": {"rmb": {"Parts": shown}, "judgebench": {"Parts": lower}}})
     data["results"]["judgebench"]["partial"] = ["part"]
+    data["compared"] = {"other": {"rmb": {"comparisons": 9, "of": 9}, "judgebench": {"comparisons": 5, "of": 9}}}
+    data["mean_less"] = {"other": differs(1.0, 0.5, 1.5)}
     page = Page(written(tmp_path, data, run("other")))
-    assert page.rows.count(["RMB", "+2.00", "+0.5 to +3.5", "", "▲ higher"]) == 1
-    assert ["JudgeBench partial", "-4.00", "-6.0 to -2.0", "", "▼ lower"] in page.rows
-    assert ["A part", "-1.00", "-3.0 to +0.0", "", "not clear"] in page.rows  # 0 is not excluded
+    assert ["Mean of seven", "+1.00", "+0.50 to +1.50", "", "▲ higher"] in page.rows
+    assert "JudgeBench: over the 5 of 9 comparisons that both models could read." in page.text
+    assert page.text.count("that both models could read") == 1
+    assert page.rows.count(["RMB", "+2.00", "+0.04 to +3.50", "", "▲ higher"]) == 1
+    assert ["JudgeBench partial", "-4.00", "-6.00 to -2.00", "", "▼ lower"] in page.rows
+    assert ["A part", "-1.00", "-3.00 to +0.00", "", "not clear"] in page.rows  # 0 is not excluded
     assert "Not shown" not in page.text
     assert "2 of all 3 intervals exclude 0" in page.text
     assert "Differences from other evaluations" not in Page(written(tmp_path, run())).headings
@@ -408,4 +435,4 @@ def test_it_takes_what_an_evaluation_makes(tmp_path: Path) -> None:
     all_pairs = runs[0]["results"]["held-out"]["sections"]["Pair accuracy"]["All pairs"]
     assert f"{all_pairs['correct']} of 80" in page.text
     paired = less["held-out"]["Pair accuracy"]["All pairs"]
-    assert page.values["All pairs"][:2] == [f"{paired.value:+.2f}", f"{paired.low:+.1f} to {paired.high:+.1f}"]
+    assert page.values["All pairs"][:2] == [f"{paired.value:+.2f}", f"{paired.low:+.2f} to {paired.high:+.2f}"]

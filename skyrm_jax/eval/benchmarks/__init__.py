@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from skyrm_jax.comparison import Comparison
 from skyrm_jax.errors import UserError
 from skyrm_jax.eval.benchmarks import (
@@ -17,6 +19,7 @@ from skyrm_jax.eval.benchmarks import (
 )
 from skyrm_jax.eval.benchmarks.reading import Published
 from skyrm_jax.eval.figures import Result, Rewards, check_ids, check_rewards
+from skyrm_jax.eval.statistics import interval
 from skyrm_jax.eval.table import Table
 
 
@@ -49,7 +52,14 @@ class Benchmark:
         return self._form(data).load(data, FOLDERS)
 
     def is_in(self, data: Path | None) -> bool:
-        """Whether there are files of it."""
+        """Whether there are files of it; in another benchmark's own folder there are none, whatever they are called."""
+        own = {name for form in self.published for name in form.folders}
+        if (
+            data is not None
+            and data.absolute().name in FOLDERS - own
+            and not any((data / name).is_dir() for name in own)
+        ):
+            return False
         return any(_finds(form, data) for form in self.published)
 
     def score(self, comparisons: Sequence[Comparison], rewards: Rewards) -> Result:
@@ -112,6 +122,22 @@ def average(headlines: Mapping[str, float | None]) -> float | None:
     """The unweighted mean of the seven headlines, as the papers have it; None unless all seven are there, whole."""
     values = [headlines.get(name) for name in BENCHMARKS]
     return None if None in values else sum(v for v in values if v is not None) / len(values)
+
+
+def average_interval(results: Mapping[str, Result]) -> tuple[float, float] | None:
+    """The 95 % interval of `average`."""
+    if average({name: result.headline_value for name, result in results.items()}) is None:
+        return None
+    return mean_interval({name: result.drawn for name, result in results.items() if result.drawn is not None})
+
+
+def mean_interval(drawn: Mapping[str, np.ndarray]) -> tuple[float, float]:
+    """The 95 % interval of the mean of the seven, from the replicates of each: as no two share a comparison, these are
+    paired at random."""
+    rng = np.random.default_rng(0)
+    mean = np.mean([rng.permutation(drawn[name]) for name in BENCHMARKS], axis=0)
+    low, high = interval(mean[:, None])
+    return float(low[0]), float(high[0])
 
 
 def _finds(form: Published, data: Path | None) -> bool:

@@ -90,15 +90,16 @@ def score(comparisons: Sequence[Comparison], rewards: Rewards) -> Result:
     Correct is reward(right) > reward(wrong), strictly; ties are wrong and counted apart.
     """
     result = table(comparisons, rewards).result((HEADLINE_SPLIT, MACRO))
-    for split in _splits(comparisons):
+    here = _splits(comparisons)
+    for split in [*here, *(name for name in SIZES if name not in here)]:
         found = Counter(c.category for c in comparisons if c.source == split)
         lacks = [f"{split}: {line}" for line in shortfall(found, SIZES.get(split, {}), "pairs")]
-        if split not in SIZES:
+        if not found:
+            lacks = [f"{split}: none of its {sum(SIZES[split].values())} pairs is here"]
+        elif split not in SIZES:
             lacks = [f"{split}: not a published split, so its completeness is unknown"]
         # The headline is of one split: what the others lack does not touch it.
         (result.partial if split == HEADLINE_SPLIT or result.headline is None else result.notes).extend(lacks)
-    if result.headline is None:
-        result.partial.append(f"{HEADLINE_SPLIT}: the split of the headline figure is not here")
     return result
 
 
@@ -111,8 +112,10 @@ def published_rewards(record: Mapping[str, Any], where: str) -> list[float]:
     try:
         first, second = (judgment["judgment"]["scores"] for judgment in record["judgments"])
         (a, b), (b_swapped, a_swapped) = map(float, first), map(float, second)
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise UserError(f"{where}: `judgments` does not hold two judgments with two scores each") from None
+    if not np.isfinite([a, b, a_swapped, b_swapped]).all():
+        raise UserError(f"{where}: `judgments` holds scores that are no finite numbers ({first} and {second})")
     if np.sign(a - b) != np.sign(a_swapped - b_swapped):
         raise UserError(f"{where}: the two orders disagree on the winner ({first} and {second})")
     return [a, b]

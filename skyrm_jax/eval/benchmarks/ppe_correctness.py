@@ -24,7 +24,7 @@ from skyrm_jax.eval.heldout import pair_counts
 from skyrm_jax.eval.table import Table
 
 SIZES = {"MMLU-Pro": 512, "MATH": 512, "GPQA": 512, "MBPP-Plus": 507, "IFEval": 512}
-RESPONSES = 32
+RESPONSES, PAIRS_OF_ROW = 32, 5
 PAIRS, AUC = "Pairs", "ROC AUC within a question"
 MEAN = "Mean of benchmarks"
 
@@ -111,6 +111,11 @@ def score(comparisons: Sequence[Comparison], rewards: Rewards) -> Result:
     """Accuracy, ROC AUC and curves; `rewards[i]` is f32[32]."""
     result = table(comparisons, rewards).result((PAIRS, MEAN))
     result.partial = shortfall(Counter(c.category for c in comparisons), SIZES, "rows")
+    if not result.partial:  # what has all rows may lack pairs, which the headline is made of
+        pairs: Counter[str] = Counter()
+        for c in comparisons:
+            pairs[c.category] += len(c.preferences)
+        result.partial = shortfall(pairs, {name: PAIRS_OF_ROW * rows for name, rows in SIZES.items()}, "pairs")
     for name in SIZES:
         mine = [i for i, c in enumerate(comparisons) if c.category == name and isinstance(c, Sampled)]
         curve = best_of_n([rewards[i] for i in mine], [_grades(comparisons[i]) for i in mine])

@@ -3,9 +3,12 @@
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from skyrm_jax.eval.benchmarks import BENCHMARKS, average
+from skyrm_jax.eval.benchmarks import BENCHMARKS, average, average_interval
+from skyrm_jax.eval.figures import Result
+from skyrm_jax.eval.table import Table
 
 
 def test_the_average_is_that_of_the_published_rows(shared: Path) -> None:
@@ -34,3 +37,24 @@ def test_none_unless_all_seven_are_there() -> None:
 
 def test_0_is_a_value() -> None:
     assert average(dict.fromkeys(BENCHMARKS, 0.0)) == 0.0
+
+
+def test_its_interval_is_that_of_seven_independent_means() -> None:
+    rng = np.random.default_rng(0)
+
+    def result(n: int, share: float) -> Result:
+        figures = Table(n)
+        figures.accuracy(("all", "all"), np.ones(n, bool), rng.random(n) < share, np.zeros(n))
+        return figures.result(("all", "all"))
+
+    sizes = [(400, 0.9), (400, 0.9), (400, 0.6), (900, 0.7), (1600, 0.8), (200, 0.5), (350, 0.65)]
+    results = {name: result(*size) for name, size in zip(BENCHMARKS, sizes, strict=True)}
+    shares = {name: one.figure(("all", "all")).value for name, one in results.items()}
+    variance = sum(p * (100 - p) / n for p, (n, _) in zip(shares.values(), sizes, strict=True)) / 7**2
+    middle = average(dict(shares))
+    assert middle is not None
+    interval = average_interval(results)
+    np.testing.assert_allclose(interval, middle + 1.96 * np.sqrt(variance) * np.array([-1, 1]), atol=0.12)
+    assert "drawn" not in results["rmb"].to_dict()
+    results["rmb"].partial = ["part of it"]
+    assert average_interval(results) is None

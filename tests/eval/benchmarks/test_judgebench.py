@@ -120,9 +120,10 @@ def test_the_headline_is_of_the_gpt_split(tmp_path: Path) -> None:
     claude, own = (load(write(tmp_path / "x.jsonl", [record(1, response_model=m)])) for m in (CLAUDE, "own"))
     result = scored([*claude], [[1, 0]])
     assert result.headline is None
-    assert f"{GPT}: the split of the headline figure is not here" in result.partial
+    assert f"{GPT}: none of its 350 pairs is here" in result.partial
     assert "own: not a published split, so its completeness is unknown" in scored(own, [[1, 0]]).partial
     (gpt,) = load(write(tmp_path / "x.jsonl", [record(2)]))
+    assert scored([gpt], [[1, 0]]).notes == [f"{CLAUDE}: none of its 270 pairs is here"]
     both = scored([gpt, *claude], [[1, 0], [1, 0]])
     assert not any(CLAUDE in line for line in both.partial)
     assert f"{CLAUDE}: Knowledge: 1 of 154 pairs" in both.notes

@@ -18,7 +18,7 @@ from skyrm_jax.eval import table
 from skyrm_jax.eval.benchmarks import BENCHMARKS, ppe_correctness
 from skyrm_jax.eval.benchmarks.ppe_correctness import AUC, MEAN, PAIRS, SIZES, Sampled, area
 from skyrm_jax.eval.figures import Result
-from skyrm_jax.eval.statistics import bootstrap
+from skyrm_jax.eval.statistics import drawn
 
 FIRST = np.arange(32, 0, -1, dtype=np.float64)
 """Rewards that fall from the first response to the last: all five pairs of a record are right."""
@@ -70,6 +70,17 @@ def test_pairs_are_pooled_in_a_benchmark_and_benchmarks_weigh_the_same(tmp_path:
     ]
 
 
+def test_all_rows_without_all_pairs_are_a_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ppe_correctness, "SIZES", dict.fromkeys(SIZES, 1))
+    comparisons = [rows(tmp_path / name, name, record(0))[0] for name in SIZES]
+    whole = scored(comparisons, [FIRST] * 5)
+    assert whole.partial == [] and whole.headline_value == 100.0
+    comparisons[1] = rows(tmp_path / "less", "MATH", record(0, sampled_conflict_pairs=[[0, 31]]))[0]
+    comparisons[2] = rows(tmp_path / "none", "GPQA", record(0, sampled_conflict_pairs=[]))[0]
+    part = scored(comparisons, [FIRST] * 5)
+    assert part.partial == ["MATH: 1 of 5 pairs", "GPQA: 0 of 5 pairs"] and part.headline_value is None
+
+
 def test_published_pair_accuracies_give_the_published_mean(
     shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -89,7 +100,7 @@ def test_published_pair_accuracies_give_the_published_mean(
     )  # so many pairs right: 0 is in two of them
     by_count = [np.isin(np.arange(32), one).astype(float) for one in better]
     monkeypatch.setattr(ppe_correctness, "best_of_n", lambda *_: None)
-    monkeypatch.setattr(table, "bootstrap", partial(bootstrap, replicates=10))
+    monkeypatch.setattr(table, "drawn", partial(drawn, replicates=10))
     for published in tables["rows"].values():
         rewards = []
         for name, share in zip(tables["order"]["ppe"], published["ppe"], strict=True):

@@ -58,6 +58,12 @@ def test_a_folder_of_all_is_told_apart_and_each_reads_its_own(tmp_path: Path) ->
 
 
 @every
+def test_the_folder_of_one_holds_no_other(tmp_path: Path, name: str) -> None:
+    own = all_benchmarks(tmp_path) / Path(PUBLISHED[name][1]).parts[0]
+    assert select(["all"], own) == ([name], [other for other in NAMES if other != name])
+
+
+@every
 def test_what_is_absent_is_not_made_of_the_others(tmp_path: Path, name: str) -> None:
     others = [other for other in NAMES if other != name]
     folder = all_benchmarks(tmp_path, *others)

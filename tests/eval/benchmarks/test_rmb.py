@@ -18,7 +18,7 @@ from skyrm_jax.eval import table
 from skyrm_jax.eval.benchmarks import BENCHMARKS, rmb
 from skyrm_jax.eval.benchmarks.rmb import BEST, MEAN, PAIRWISE, SIZES, SUMMARY
 from skyrm_jax.eval.figures import Result
-from skyrm_jax.eval.statistics import bootstrap
+from skyrm_jax.eval.statistics import drawn
 
 HELP_PAIR, HELP_BEST, HARM_PAIR, HARM_BEST = SIZES
 PATHS = {
@@ -44,7 +44,7 @@ def made(path: Path, *records: Mapping[str, Any]) -> list[Comparison]:
 @pytest.fixture
 def figures_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Intervals are rough, and there are no curves."""
-    monkeypatch.setattr(table, "bootstrap", partial(bootstrap, replicates=10))
+    monkeypatch.setattr(table, "drawn", partial(drawn, replicates=10))
     monkeypatch.setattr(rmb, "best_of_n", lambda *_: None)
 
 
