@@ -49,7 +49,7 @@ from bench_scoring import (
     scores_fit,
     search,
 )
-from bench_side import DEVICES, Side
+from bench_side import DEVICES, KEEPS_MEMORY, Side
 from rich.console import Console
 
 from skyrm_jax.chat import Chat
@@ -112,7 +112,9 @@ def measure(args: argparse.Namespace, folder: Path, console: Console) -> Figures
     how = [str(checkpoint), args.dtype, args.device]
     with ExitStack() as stack:
         ours, theirs = (
-            stack.enter_context(Side(PEER, [side, *how], folder / f"{side}.log", ENVIRONMENT, args.device))
+            stack.enter_context(
+                Side(PEER, [side, *how], folder / f"{side}.log", ENVIRONMENT | KEEPS_MEMORY, args.device)
+            )
             for side in ("ours", "transformers")
         )
         for name in select(["all"], data)[0]:

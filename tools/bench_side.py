@@ -16,6 +16,16 @@ DEVICES: dict[str, dict[str, str]] = {
 }
 """Where the sides compute, and the environment that has ours do so."""
 
+KEEPS_MEMORY = {
+    # glibc otherwise returns every large tensor to the system, and takes it back a page at a time. Huge pages make our training
+    # step a tenth faster, and TRL's neither faster nor slower once its memory is kept.
+    "MALLOC_MMAP_THRESHOLD_": str(1 << 32),
+    "MALLOC_TRIM_THRESHOLD_": str(1 << 36),
+    "MALLOC_TOP_PAD_": str(1 << 28),
+    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+}
+"""The environment of a side that is to keep what it has allocated."""
+
 
 class Side:
     """A script of this folder that answers lines of JSON with lines of JSON, until its standard input ends.

@@ -57,7 +57,7 @@ from pathlib import Path
 
 import numpy as np
 from bench_data import TARGETS, Figures, architecture, cores, hh_rlhf, show, spread, write_pairs
-from bench_side import DEVICES, Side
+from bench_side import DEVICES, KEEPS_MEMORY, Side
 from rich.console import Console
 
 from skyrm_jax.chat import Chat
@@ -73,16 +73,6 @@ MOST_TOKENS = 1024
 """Of a conversation, on both sides; the longest of hh-rlhf's harmless test pairs has 983."""
 
 SIDES = "bench_training_sides.py"
-
-ENVIRONMENT = {
-    # glibc otherwise returns every large tensor to the system, and takes it back a page at a time. Huge pages make our step
-    # a tenth faster, and TRL's neither faster nor slower once its memory is kept.
-    "MALLOC_MMAP_THRESHOLD_": str(1 << 32),
-    "MALLOC_TRIM_THRESHOLD_": str(1 << 36),
-    "MALLOC_TOP_PAD_": str(1 << 28),
-    "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
-}
-"""Of both sides, but for what the caller has set."""
 
 TRL_BEST: Figures = {
     "settings": {
@@ -148,7 +138,7 @@ def both(ours: Figures, trl: Figures, folder: Path, device: str) -> Iterator[tup
         sides = []
         for name, facts in (("ours", ours), ("trl", trl)):
             arguments = [name, json.dumps(facts | shared)]
-            sides.append(stack.enter_context(Side(SIDES, arguments, folder / f"{name}.log", ENVIRONMENT, device)))
+            sides.append(stack.enter_context(Side(SIDES, arguments, folder / f"{name}.log", KEEPS_MEMORY, device)))
             sides[-1].answer()
         yield sides[0], sides[1]
 
