@@ -347,10 +347,10 @@ def search(
 
 
 def scores_fit(lengths: Sequence[int], heads: int, kind: str, size: int, itemsize: int = 2) -> bool:
-    """Whether eager attention's scores, of so many bytes each and for the softmax in fp32, and the softmax, take a third of
-    memory at most."""
+    """Whether eager attention's scores, of so many bytes each and for the softmax in fp32, and the softmax, take a sixth of
+    memory at most: a third was too much for a process that keeps what it has allocated."""
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return kind != "eager" or (4 + 2 * itemsize) * size * heads * max(lengths) ** 2 <= memory / 3
+    return kind != "eager" or (4 + 2 * itemsize) * size * heads * max(lengths) ** 2 <= memory / 6
 
 
 def gap(ours: Sequence[float], theirs: Sequence[float]) -> float:
