@@ -273,7 +273,8 @@ def load_model(
     found = locate(source)
     if found is not None:
         # A run that goes on may finish a checkpoint between one process's look and another's.
-        found = Located.read(found.directory, distributed.from_writer(found.step))
+        if (step := distributed.from_writer(found.step)) != found.step:
+            found = Located.read(found.directory, step)
         params = restore_params(found, mesh, dtype)
         return LoadedModel(found.architecture, params, found.tokenizer, found.meta, str(source), found.folder)
     # Imported here: convert writes checkpoints through this module.

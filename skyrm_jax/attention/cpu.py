@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from skyrm_jax.attention.blocks import LiveBlocks, live_blocks
 from skyrm_jax.attention.over_mesh import over_mesh
-from skyrm_jax.models.linear import as_bits, from_bits
+from skyrm_jax.models.linear import as_bits, from_bits, precision
 
 _HIDDEN = -1e30
 """Score of a hidden pair. Finite, so that a query that sees nothing of a live block makes no NaN: what it adds before
@@ -171,5 +171,4 @@ class _Visibility:
 
 
 def _dot(a: Float[Array, "G M K"], b: Float[Array, "G K N"]) -> Float[Array, "G M N"]:
-    precision = jax.lax.Precision.HIGHEST if a.dtype == jnp.float32 else None
-    return jnp.matmul(a, b, preferred_element_type=jnp.float32, precision=precision)
+    return jnp.matmul(a, b, preferred_element_type=jnp.float32, precision=precision(a.dtype))

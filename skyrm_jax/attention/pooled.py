@@ -1,10 +1,13 @@
 """Attention of the pooled tokens alone over all keys of their rows: dense, as so few queries cost next to nothing."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from skyrm_jax.attention.over_mesh import over_mesh
+from skyrm_jax.models.linear import precision
 
 _QUERIES = 64
 """Of a row at a time, which bounds the memory that scores take."""
@@ -27,18 +30,16 @@ def attend_at(
 def _attend(q: Array, k: Array, v: Array, mask: tuple[Array, Array]) -> Array:
     end, index = mask
     (B, S, H, E), G, dtype = q.shape, k.shape[2], q.dtype
-    precision = jax.lax.Precision.HIGHEST if dtype == jnp.float32 else None
+    product = partial(jnp.einsum, precision=precision(dtype), preferred_element_type=jnp.float32)
     key = jnp.arange(k.shape[1])
 
     def some(part: tuple[Array, Array]) -> Array:
         q, query = part[0], part[1][..., None]
         seen = (key <= query) & (query < end[:, None])
-        scores = jnp.einsum("bsgne,btge->bgnst", q, k, precision=precision, preferred_element_type=jnp.float32)
+        scores = product("bsgne,btge->bgnst", q, k)
         scores = jnp.where(seen[:, None, None], scores * E**-0.5, _HIDDEN)
         weights = jnp.exp(scores - scores.max(-1, keepdims=True))
-        out = jnp.einsum(
-            "bgnst,btge->bgnse", weights.astype(dtype), v, precision=precision, preferred_element_type=jnp.float32
-        )
+        out = product("bgnst,btge->bgnse", weights.astype(dtype), v)
         return jnp.einsum("bgnse->bsgne", out / weights.sum(-1, keepdims=True)).astype(dtype)
 
     at_once = _QUERIES if S % _QUERIES == 0 else S

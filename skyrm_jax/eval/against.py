@@ -86,7 +86,7 @@ class Earlier:
                 if not both:
                     found[one.name] = Compared({}, 0, len(its))
                     continue
-                less, drawn = table(one.name, comparisons, mine).drawn_less(table(one.name, comparisons, others))
+                less, drawn = table(one.name, comparisons, mine).less(table(one.name, comparisons, others))
                 headline = results[one.name].headline
                 found[one.name] = Compared(less, len(both), len(its), None if headline is None else drawn.get(headline))
         return found

@@ -85,9 +85,14 @@ def finish_quarantine(out: Path) -> None:
         (out / QUARANTINE).unlink(missing_ok=True)
 
 
+def contents_of(sets: Sequence[EvalSet]) -> dict[str, str]:
+    """The hash of each set's contents."""
+    return {one.name: one.facts["content_sha256"] for one in sets}
+
+
 def existing(args: argparse.Namespace, sets: Sequence[EvalSet]) -> tuple[Scored, dict[str, Any]]:
     """The rewards of a file or a trivial rule, by set, which are written again, and where they are from."""
-    contents = {one.name: one.facts["content_sha256"] for one in sets}
+    contents = contents_of(sets)
     if args.baseline:
         origin = {"baseline": args.baseline}
         rewards.require_room(args.out / FINISHED, origin, contents)
@@ -106,9 +111,8 @@ def existing(args: argparse.Namespace, sets: Sequence[EvalSet]) -> tuple[Scored,
             one.refuse(scored[one.name], args.from_rewards.with_name(QUARANTINE))
         if file.written is not None:
             computed[one.name] = file.written.computed.get(one.name, {})
-            if (
-                file.is_of(one.name, contents[one.name]) and one.name in file.written.counts
-            ):  # not what another part counted
+            # Not what another part counted.
+            if file.is_of(one.name, contents[one.name]) and one.name in file.written.counts:
                 one.facts["counts"] = file.written.counts[one.name]
     write(args.out, file.origin, sets, scored, computed)
     return scored, {"file": str(args.from_rewards)} | file.origin | together(list(computed.values()))
@@ -124,7 +128,7 @@ def write(
     """Writes the rewards and what made them."""
     made = {
         "origin": origin,
-        "contents": {one.name: one.facts["content_sha256"] for one in sets},
+        "contents": contents_of(sets),
         "counts": {one.name: one.facts["counts"] for one in sets if "counts" in one.facts},
         "computed": computed,
     }
@@ -135,12 +139,20 @@ def made(args: argparse.Namespace, sets: Sequence[EvalSet], console: Console) ->
     """The rewards of the model, by set, which are written too; None in a process that does not write."""
     from skyrm_jax import distributed
 
-    scorer = scoring.load_scorer(args, args.checkpoint, args.mesh) if args.checkpoint else endpoint(args)
-    origin = scoring.origin(scorer)
+    hashes = {}
+    scorer: TreeScorer
+    if args.checkpoint:
+        scorer = ours = scoring.load_scorer(args, args.checkpoint, args.mesh)
+        if distributed.is_writer():
+            from skyrm_jax.checkpoint import digest
+
+            hashes["checkpoint_sha256"] = digest(ours.loaded)
+    else:
+        scorer = endpoint(args)
+    origin = scoring.origin(scorer) | hashes
     steady = {name: value for name, value in origin.items() if name not in (*COMPUTED, *scorer.counts)}
     if distributed.is_writer():
-        contents = {one.name: one.facts["content_sha256"] for one in sets}
-        rewards.require_room(args.out / FINISHED, steady, contents)
+        rewards.require_room(args.out / FINISHED, steady, contents_of(sets))
     journal = Journal(args.out, steady)
     scored: Scored = {}
     computed: dict[str, dict[str, Any]] = {}

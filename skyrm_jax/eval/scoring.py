@@ -78,16 +78,10 @@ def load_scorer(args: argparse.Namespace, source: str, mesh: Sequence[int] | Non
 
 
 def origin(scorer: "TreeScorer") -> dict[str, Any]:
-    """What the rewards come from: the scorer's manifest, a hash of its weights if it has them, and the versions of the
-    packages under it. Only the process that writes has the hash, as it may have to read the weights for it."""
-    from skyrm_jax import distributed
-    from skyrm_jax.checkpoint import digest, versions
-    from skyrm_jax.scorer import Scorer
+    """What the rewards come from: the scorer's manifest and the versions of the packages under it."""
+    from skyrm_jax.checkpoint import versions
 
-    weights: dict[str, Any] = {}
-    if isinstance(scorer, Scorer) and distributed.is_writer():
-        weights["checkpoint_sha256"] = digest(scorer.loaded)
-    return {**scorer.manifest, **weights, "versions": versions()}
+    return {**scorer.manifest, "versions": versions()}
 
 
 def readable(

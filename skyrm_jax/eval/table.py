@@ -129,12 +129,9 @@ class Table:
             result.drawn = replicates[:, keys.index(headline)]
         return result
 
-    def less(self, other: "Table") -> dict[str, dict[str, Difference]]:
-        """Each figure less that of the other table, which describes the same figures of the same comparisons."""
-        return self.drawn_less(other)[0]
-
-    def drawn_less(self, other: "Table") -> tuple[dict[str, dict[str, Difference]], dict[Key, np.ndarray]]:
-        """`less`, and each difference in every replicate, in points."""
+    def less(self, other: "Table") -> tuple[dict[str, dict[str, Difference]], dict[Key, np.ndarray]]:
+        """Each figure less that of the other table, which describes the same figures of the same comparisons; and these
+        differences in every replicate, in points."""
         if list(self._rows) != list(other._rows) or not np.array_equal(self._unit, other._unit):
             raise ValueError("the tables describe different figures")
 

@@ -170,8 +170,7 @@ class Decoder(nnx.Module):
         With `sums`, like `params["layers"]`, the gradient by the layers comes out added to them (see layer_scan); it
         keeps layer inputs alone, as `remat="full"` does.
         """
-        constants = (self.attention.prepare(end), *rotary_table(positions.reshape(-1), self.architecture))
-        x = _constrain(embedded.astype(self.compute_dtype))
+        x, constants = self._begin(embedded, positions, end)
 
         def body(x: Array, layer: Layer, *constants: Any) -> Array:
             return _constrain(jax.tree.map(from_bits, layer)(x, *constants, self))
@@ -191,15 +190,21 @@ class Decoder(nnx.Module):
         index: Int[Array, "B S"],
     ) -> Float[Array, "B S D"]:
         """What `__call__` gives, of the tokens `index` of each row alone: the last layer leaves out what nobody reads."""
-        constants = (self.attention.prepare(end), *rotary_table(positions.reshape(-1), self.architecture))
+        x, constants = self._begin(embedded, positions, end)
 
         def layer(i: Any) -> Layer:
             return jax.tree.map(lambda w: from_bits(jax.lax.dynamic_index_in_dim(w, i, keepdims=False)), self.layers)
 
         last = self.architecture.layers - 1
-        x = _constrain(embedded.astype(self.compute_dtype))
         x = jax.lax.fori_loop(0, last, lambda i, x: _constrain(layer(i)(x, *constants, self)), x)
         return _constrain(layer(last).at(x, index, end, *constants[1:], self))
+
+    def _begin(
+        self, embedded: Array, positions: Array, end: Array
+    ) -> tuple[Array, tuple[attention.Mask, Array, Array]]:
+        """What the first layer reads, and what all of them do: mask, cos and sin."""
+        constants = (self.attention.prepare(end), *rotary_table(positions.reshape(-1), self.architecture))
+        return _constrain(embedded.astype(self.compute_dtype)), constants
 
 
 def _constrain(x: Array) -> Array:

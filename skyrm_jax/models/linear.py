@@ -20,12 +20,15 @@ from skyrm_jax.models.gradients import sharded_product
 Contraction = tuple[tuple[tuple[int, ...], tuple[int, ...]], tuple[tuple[int, ...], tuple[int, ...]]]
 
 
+def precision(dtype: jnp.dtype) -> jax.lax.Precision | None:
+    """Of a product of operands in `dtype`. fp32 means fp32: the TPU's default would round the operands to bf16."""
+    return jax.lax.Precision.HIGHEST if dtype == jnp.float32 else None
+
+
 def _dot(a: Array, b: Array, contract: tuple[int, int], dtype: jnp.dtype) -> Array:
-    # fp32 compute means fp32: the TPU's default would round the operands to bf16.
-    precision = jax.lax.Precision.HIGHEST if dtype == jnp.float32 else None
     dimensions: Contraction = (((contract[0],), (contract[1],)), ((), ()))
     return jax.lax.dot_general(
-        a.astype(dtype), b.astype(dtype), dimensions, precision=precision, preferred_element_type=jnp.float32
+        a.astype(dtype), b.astype(dtype), dimensions, precision=precision(dtype), preferred_element_type=jnp.float32
     )
 
 

@@ -56,7 +56,7 @@ def differences(mine: Run) -> list[Against]:
 def against(mine: Run, other: str, sets: Mapping[str, Parts]) -> Against:
     """The differences of those figures that the run's own tables show."""
     counts = {name: (one["comparisons"], one["of"]) for name, one in _compared(mine, other).items()}
-    parts = {name: over(n, of) for name, (n, of) in counts.items() if n < of}
+    portions = {name: over(n, of) for name, (n, of) in counts.items() if n < of}
     heads: dict[str, Figure] = {}
     tables: dict[str, dict[str, list[Difference]]] = {}
     for name in sets_of([mine]):
@@ -82,12 +82,12 @@ def against(mine: Run, other: str, sets: Mapping[str, Parts]) -> Against:
     return Against(
         other,
         [
-            difference(title_of(name, [mine]), one, reach, partial=bool(mine.partial(name)) or name in parts)
+            difference(title_of(name, [mine]), one, reach, partial=bool(mine.partial(name)) or name in portions)
             for name, one in heads.items()
         ]
         + ([difference("Mean of seven", mean, reach, headline=True)] if mean else []),
         tables,
-        [f"{title_of(name, [mine])}: {said}" for name, said in parts.items()],
+        [f"{title_of(name, [mine])}: {said}" for name, said in portions.items()],
         sum(bool(row.verdict) for row in rows),
         len(rows),
     )

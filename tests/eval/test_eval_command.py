@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from skyrm_jax import checkpoint
 from skyrm_jax.comparison import Comparison
 from skyrm_jax.errors import RecordError, UserError
 from skyrm_jax.eval import cli, options, scoring
@@ -27,6 +28,7 @@ class LengthScorer:
     """Rewards a response by its length."""
 
     pinned = True
+    loaded = "x"
 
     def __init__(self) -> None:
         self.manifest: dict[str, Any] = {
@@ -59,8 +61,8 @@ class LengthScorer:
 def scorer(monkeypatch: pytest.MonkeyPatch) -> LengthScorer:
     made = LengthScorer()
     monkeypatch.setattr(scoring, "load_scorer", lambda *args: made)
-    hashed = {"checkpoint_sha256": "hash of x"}
-    monkeypatch.setattr(scoring, "origin", lambda scorer: {**scorer.manifest, **scorer.counts, **hashed})
+    monkeypatch.setattr(scoring, "origin", lambda scorer: {**scorer.manifest, **scorer.counts})
+    monkeypatch.setattr(checkpoint, "digest", lambda loaded: f"hash of {loaded}")
     return made
 
 

@@ -94,21 +94,21 @@ def test_weights_are_normalised_over_parts_that_rest_on_something() -> None:
 
 def test_a_table_less_itself_is_exactly_nothing() -> None:
     right, _ = correlated()
-    differences = halves(right).less(halves(right))
+    differences = halves(right).less(halves(right))[0]
     assert differences == {"parts": dict.fromkeys(("one", "two", "mean"), Difference(0.0, 0.0, 0.0))}
 
 
 def test_differences_are_paired() -> None:
     first, second = correlated()
     ours, theirs = halves(first), halves(second)
-    differences = ours.less(theirs)["parts"]
+    differences = ours.less(theirs)[0]["parts"]
     a, b = ours.result().sections["parts"], theirs.result().sections["parts"]
     for name, one in differences.items():
         assert one.value == pytest.approx(a[name].value - b[name].value, abs=1e-12)
         assert one.low <= one.value <= one.high
         unpaired = np.hypot(a[name].high - a[name].low, b[name].high - b[name].low)
         assert width(one) < 0.6 * unpaired
-        back = theirs.less(ours)["parts"][name]
+        back = theirs.less(ours)[0]["parts"][name]
         assert (back.value, back.low, back.high) == pytest.approx((-one.value, -one.high, -one.low), abs=1e-9)
     # The mean of the halves is the mean of all, whose difference has the error of n paired differences.
     error = 100 * np.std(first.astype(float) - second) / np.sqrt(len(first))

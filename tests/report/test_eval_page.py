@@ -417,7 +417,7 @@ def test_it_takes_what_an_evaluation_makes(tmp_path: Path) -> None:
         }
         runs.append(run(f"model {number}", results=found, average=None))
     less = {
-        name: scorers[name].table(sets[name], models[0][name]).less(scorers[name].table(sets[name], models[1][name]))
+        name: scorers[name].table(sets[name], models[0][name]).less(scorers[name].table(sets[name], models[1][name]))[0]
         for name in sets
     }
     runs[0]["against"] = {
