@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -48,14 +49,20 @@ class Processes:
     extra: dict[str, str] = field(default_factory=dict)
     devices: int = 2
     running: list[subprocess.Popen[str]] = field(default_factory=list)
+    _said: list[Future[tuple[str, str]]] = field(default_factory=list)
 
     def __enter__(self) -> Self:
         port = free_port()
+        # All are read at once: one whose pipe is full would wait for its reader, and the others for it.
+        readers = ThreadPoolExecutor(self.count, "reader")
         for number in range(self.count):
             told = {**environment(number, self.count, port, self.devices), **self.extra}
-            self.running.append(
-                subprocess.Popen(self.command, env=told, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            process = subprocess.Popen(
+                self.command, env=told, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
             )
+            self.running.append(process)
+            self._said.append(readers.submit(process.communicate))
+        readers.shutdown(wait=False)
         return self
 
     def __exit__(
@@ -64,12 +71,20 @@ class Processes:
         for process in self.running:
             if process.poll() is None:
                 process.kill()
-            process.communicate()
+        for said in self._said:
+            said.result()
 
     def ends(self, seconds: float = 900) -> list[tuple[int, str]]:
-        """(exit code, what it said) of each, once all have ended. Raises subprocess.TimeoutExpired."""
-        said = [process.communicate(timeout=seconds)[0] for process in self.running]
-        return [(process.returncode, text) for process, text in zip(self.running, said, strict=True)]
+        """(exit code, what it said) of each, once all have ended. Raises RuntimeError, with what they said, if they do not."""
+        until = time.monotonic() + seconds
+        try:
+            codes = [process.wait(max(0.0, until - time.monotonic())) for process in self.running]
+        except subprocess.TimeoutExpired:
+            for process in self.running:
+                process.kill()
+            said = "\n".join(f"process {number}:\n{one.result()[0]}" for number, one in enumerate(self._said))
+            raise RuntimeError(f"not all of {self.count} processes ended in {seconds:.0f} s\n{said}") from None
+        return [(code, one.result()[0]) for code, one in zip(codes, self._said, strict=True)]
 
 
 def train(config: Path, *options: str) -> list[str]:

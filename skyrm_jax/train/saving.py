@@ -48,7 +48,8 @@ class Saver:
     def __init__(self, out: str, keep: int, say: Callable[[str], None], saved: int | None = None) -> None:
         self._out, self._keep, self._say = out, keep, say
         self._thread = ThreadPoolExecutor(1, "checkpoint")
-        self._writer = _writer()
+        self._writers = 0
+        self._writer = self._new_writer()
         self._running: tuple[int, Future[None]] | None = None
         self._failures = 0
         self._again = 0.0  # when
@@ -155,15 +156,19 @@ class Saver:
             f"the checkpoint of step {step} could NOT be written ({reason}); training goes on, the next try is in "
             f"{delay:.0f} s"
         )
-        self._writer = _writer()
+        self._writer = self._new_writer()
         if distributed.is_writer():
             self._thread.submit(remove_leftovers, self._out)
 
-
-def _writer() -> ocp.AsyncCheckpointer:
-    return ocp.AsyncCheckpointer(
-        ocp.CompositeCheckpointHandler(), async_options=ocp.options.AsyncOptions(timeout_secs=OTHERS)
-    )
+    def _new_writer(self) -> ocp.AsyncCheckpointer:
+        # Its barriers have names of their own: jax counts how often each process comes to a name, so that one which failed
+        # before it came would be behind the others when the same step is tried again, and that try would fail too.
+        self._writers += 1
+        return ocp.AsyncCheckpointer(
+            ocp.CompositeCheckpointHandler(),
+            async_options=ocp.options.AsyncOptions(timeout_secs=OTHERS),
+            multiprocessing_options=ocp.options.MultiprocessingOptions(barrier_sync_key_prefix=str(self._writers)),
+        )
 
 
 def remove_leftovers(out: str) -> None:

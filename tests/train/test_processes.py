@@ -128,6 +128,24 @@ logs.Logs.write = limited
 __main__.main(sys.argv[1:])
 """
 
+FULL_AT_THE_END = """
+import resource, sys
+from skyrm_jax import distributed
+from skyrm_jax.train import __main__, saving
+
+saving.OTHERS, saving.PATIENCE = 10, 0.0
+save = saving.Saver.save
+
+def limited(self, *rest):
+    # The disk of process 1 is full for the first try of the one checkpoint.
+    if not distributed.is_writer():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (-1 if self._failures else 2_000, -1))
+    save(self, *rest)
+
+saving.Saver.save = limited
+__main__.main(sys.argv[1:])
+"""
+
 
 @pytest.mark.full
 def test_a_disk_that_is_full_for_one_process_is_outlived_by_all(
@@ -141,6 +159,16 @@ def test_a_disk_that_is_full_for_one_process_is_outlived_by_all(
     assert "finished 10 steps" in said[0]
     assert checkpoint.finished_steps(out)[-1] == 10
     assert len(losses(out)) == 10
+    require_same(out, undisturbed)
+
+
+@pytest.mark.full
+def test_the_last_checkpoint_is_tried_again_by_all(written: Path, tmp_path: Path, undisturbed: Path) -> None:
+    out = tmp_path / "run"
+    command = [sys.executable, "-c", FULL_AT_THE_END, *train(written)[3:], "--data.store", str(undisturbed / "store")]
+    options = ["--run.checkpoint_every", "0", "--run.evaluate_every", "0", "--mesh.fsdp", "-1"]
+    said = ends_well([*command, *options], 2)
+    assert said[0].count("the checkpoint of step 10 could NOT be written") == 1, said[0]
     require_same(out, undisturbed)
 
 
